@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target installs what it needs first (packaging/bootstrap); YES=1 answers its question.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help demo test check bench soak clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: ## a simulated module, a broker and the daemon, to try (ONCE=1 a tour; BROKER=host:port, DEVICE=/dev/…, SMS_TO=)
+	@packaging/bootstrap demo
+	@.venv/bin/python -m atrund.demo
+
+test: ## linters, types and all tests, on Python 3.11 and 3.13
+	@packaging/bootstrap test
+	@packaging/test
+
+check: ## linters and types only
+	@packaging/bootstrap test
+	@packaging/test lint
+
+bench: ## the figures: round trips, memory, start-up
+	@packaging/bootstrap bench
+	@.venv/bin/python -m tests.bench
+
+soak: ## the property tests with fresh random input, a hundred times as much of it
+	@packaging/bootstrap test
+	@HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest --quiet --timeout=0 -m "not blackbox"
+
+clean: ## removes what all of these made
+	rm -rf .venv .venv-3.13 .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find atrund tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may know whom: the whole table, held against every import in atrund, inside functions too."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ROOT / "atrund"
+
+PURE = ("at", "sms", "atrun", "records", "control")
+DAEMON = (*PURE, "clock")
+"""What every room of the daemon that does input or output may know."""
+DOOR = ("runner", "mirror", "relay", "ledger", "module.store", "module.urc", "module.port", *DAEMON)
+EVERY_OTHER = (
+    "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
+    "config", *DAEMON,
+)  # fmt: skip
+
+KNOWS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "at": (),
+    "sms": (),
+    "records": (),
+    "control": (),
+    "clock": (),
+    "atrun": ("at", "sms", "records", "control"),
+    "module": DAEMON,
+    "ledger": DAEMON,
+    "journal": DAEMON,
+    "broker": ("ledger", *DAEMON),
+    "service": DAEMON,
+    "relay": DAEMON,
+    "bearer": DAEMON,
+    "mirror": ("ledger", *DAEMON),
+    "runner": ("module", "ledger", "mirror", *DAEMON),
+    "doors": DOOR,
+    "doors.sms": DOOR,
+    "doors.tcp": DOOR,
+    "doors.mqtt": ("broker", *DOOR),
+    "doors.local": DOOR,
+    "doors.monitor": DOOR,
+    "services": ("doors", "bearer", "ledger", "mirror", *DAEMON),
+    "config": PURE,
+    "daemon": EVERY_OTHER,
+    "__main__": ("daemon",),
+    "ctl": PURE,
+    "sim": ("at", "sms"),
+    "demo": ("sim", "ctl", "daemon", *EVERY_OTHER),
+}
+"""Each room (the longest prefix counts; `""` is the package itself) and the rooms that it may import beside itself."""
+
+ONLY_IN = {
+    "serial": ("module.port",),
+    "serial_asyncio": ("module.port",),
+    "paho": ("broker",),
+    "sqlite3": ("ledger",),
+    "sdnotify": ("service",),
+    "tomli": ("config",),
+    "tomllib": (),
+}
+"""Libraries that one place knows."""
+
+IMPURE = (
+    "asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "socket", "select", "selectors", "ssl",
+    "os", "pty", "signal", "time", "random", "logging", "structlog", *ONLY_IN,
+)  # fmt: skip
+"""What a pure room must not know: time and input enter as events and leave as effects."""
+
+
+def modules() -> list[str]:
+    found = []
+    for path in sorted(HOUSE.rglob("*.py")):
+        name = ".".join(path.relative_to(HOUSE).with_suffix("").parts)
+        found.append(name.removesuffix("__init__").removesuffix("."))
+    return found
+
+
+def source(module: str) -> Path | None:
+    """The file of a module named from `atrund` on; None where there is none."""
+    path = HOUSE.joinpath(*module.split(".")) if module else HOUSE
+    for candidate in (path / "__init__.py", path.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return path if path.is_dir() else None
+
+
+def inside(module: str, room: str) -> bool:
+    return module == room or module.startswith(room + ".")
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module belongs to; None for a module that no room of the table holds."""
+    rooms = [room for room in KNOWS if (inside(module, room) if room else not module)]
+    return max(rooms, key=len, default=None)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every import by its full dotted name; `from package import module` names the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "relative imports are not used here"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                ours = full.startswith("atrund.")
+                yield full if ours and source(full.removeprefix("atrund.")) else node.module
+
+
+def faults(module: str, tree: ast.AST) -> list[str]:
+    """What a module imports against the table."""
+    found = []
+    room = room_of(module)
+    for name in imports(tree):
+        top, _, rest = name.partition(".")
+        if top == "atrund":
+            allowed = ("", *KNOWS[room or ""])
+            if not any(inside(rest, other) if other else not rest for other in allowed) and room_of(rest) != room:
+                found.append(f"{module} must not know {name}")
+        elif top in ONLY_IN and not any(inside(module, place) for place in ONLY_IN[top]):
+            found.append(f"{module} must not know {top}: that is for {', '.join(ONLY_IN[top]) or 'nobody'}")
+        elif top in IMPURE and room in PURE:
+            found.append(f"{module} is pure and must not know {top}")
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_knows_only_what_its_room_may_know(module: str) -> None:
+    path = source(module)
+    assert path is not None
+    assert room_of(module) is not None, f"{module} is in no room of the table above"
+    assert faults(module, ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "fault"),
+    [
+        ("at.reader", "import asyncio", "at.reader is pure and must not know asyncio"),
+        ("records", "def f():\n import socket", "records is pure and must not know socket"),
+        ("control", "from os.path import join", "control is pure and must not know os"),
+        ("sms.pdu", "import atrund.at.syntax", "sms.pdu must not know atrund.at.syntax"),
+        ("sms.pdu", "from atrund.at import syntax", "sms.pdu must not know atrund.at.syntax"),
+        ("doors.tcp", "import atrund.doors.sms", "doors.tcp must not know atrund.doors.sms"),
+        ("doors.tcp", "import atrund.module.channel", "doors.tcp must not know atrund.module.channel"),
+        ("daemon", "import atrund.sim", "daemon must not know atrund.sim"),
+        ("ctl.at", "import atrund.daemon", "ctl.at must not know atrund.daemon"),
+        ("module.urc", "import serial", "module.urc must not know serial: that is for module.port"),
+        ("runner", "import sqlite3", "runner must not know sqlite3: that is for ledger"),
+        ("config", "import tomllib", "config must not know tomllib: that is for nobody"),
+    ],
+)
+def test_the_check_sees_a_breach(module: str, line: str, fault: str) -> None:
+    assert faults(module, ast.parse(line)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("at.reader", "import re\nfrom atrund.at import results"),
+        ("daemon", "import asyncio\nfrom atrund import __version__"),
+        ("doors.mqtt", "import atrund.broker"),
+        ("module.port", "import serial_asyncio"),
+        ("demo", "import atrund.sim"),
+    ],
+)
+def test_the_check_lets_pass_what_the_table_allows(module: str, line: str) -> None:
+    assert faults(module, ast.parse(line)) == []
+
+
+def test_every_library_of_the_table_is_real() -> None:
+    ours = {"serial", "serial_asyncio", "paho", "sdnotify", "tomli", "structlog"}
+    assert {*IMPURE, *ONLY_IN} <= sys.stdlib_module_names | ours
