@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One AT interface of the simulated module: bytes in, echo, lines, prompts; answers and unsolicited lines out.
+
+It works byte by byte, so that its output does not depend on how the input was cut up. One command line runs at a time;
+what is typed meanwhile is ignored, as a module does (application note 80000NT10029a 3.4), except that any character
+aborts a command that can be aborted.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from atrund.at.results import CME_TEXTS
+from atrund.at.syntax import Command, LineRefused, Op, parse
+from atrund.sim.commands import handler_of
+from atrund.sim.state import PortSettings, Power
+from atrund.sim.steps import Prompt, Refused, Step
+
+if TYPE_CHECKING:  # the module owns its ports, and so knows them
+    from atrund.sim.module import SimModule
+
+LINE_CAP: Final = 4096
+"""Bytes of a command line that are kept; the longest that a module takes is well below. A longer line is ERROR."""
+
+DATA_CAP: Final = 8192
+"""Bytes of data kept at a text prompt: the longest text, ten parts of 153 characters as hex of UCS-2, is 6120."""
+
+HELD_CAP: Final = 64
+"""Unsolicited lines that wait for the end of a prompt; past it the oldest are lost, as in a module's buffer."""
+
+SEEN_CAP: Final = 1000
+"""Command lines remembered for whoever asks what reached the module."""
+
+FLUSH_AT: Final = 16384
+"""Output collected before it is written: many short writes become one."""
+
+_LF, _CR, _CTRL_Z, _ESC, _BACKSPACES = 0x0A, 0x0D, 0x1A, 0x1B, frozenset({0x08, 0x7F})
+
+
+class SimPort:
+    """An AT interface. `write` takes what the module puts out; `feed` is given what is typed. Neither ever raises."""
+
+    def __init__(self, module: "SimModule", number: int, write: Callable[[bytes], None]) -> None:
+        self.module = module
+        self.number = number
+        self.settings = PortSettings()
+        self.seen: deque[str] = deque(maxlen=SEEN_CAP)
+        self.last_line = ""
+        self._write = write
+        self._closed = False
+        self._out = bytearray()
+        self._line = bytearray()
+        self._overlong = False
+        self._queue: deque[Command] = deque()
+        self._script: Iterator[Step] | None = None
+        self._prompt: Prompt | None = None
+        self._data = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self._abortable = False
+        self._in_block = False
+        self._held: deque[str] = deque(maxlen=HELD_CAP)
+        self._after_final: list[Callable[[], None]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command line runs."""
+        return self._script is not None
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were typed."""
+        for byte in data:
+            if self._closed or self.module.power is not Power.ON:
+                break
+            if self._prompt is not None:
+                self._take_data(self._prompt, byte)
+            elif self.busy:
+                if self._abortable and byte != _LF:
+                    self._finish("ABORTED")
+            else:
+                self._take_command(byte)
+        self._flush()
+
+    def urc(self, text: str) -> None:
+        """Put out an unsolicited line; while a prompt is open it waits."""
+        if self._prompt is not None:
+            self._held.append(text)
+            return
+        self._put_unsolicited(text)
+        self._flush()
+
+    def after_final(self, action: Callable[[], None]) -> None:
+        """Do something once the running line's final result is out."""
+        self._after_final.append(action)
+
+    def interrupt(self) -> None:
+        """Forget the line, the prompt and the running command without an answer."""
+        self._stop()
+        self._line.clear()
+        self._overlong = False
+        self._held.clear()
+        self._after_final.clear()
+        self._out.clear()
+
+    def restart(self) -> None:
+        """Come back with the settings of power-up."""
+        self.interrupt()
+        self.settings = PortSettings()
+        self.last_line = ""
+
+    def close(self) -> None:
+        """Take no more and put out no more."""
+        self.interrupt()
+        self._closed = True
+        self.module.forget_port(self)
+
+    # Input.
+
+    def _take_command(self, byte: int) -> None:
+        if byte == _CR:
+            self._echo(b"\r")
+            line, overlong = self._line.decode("latin-1"), self._overlong
+            self._line.clear()
+            self._overlong = False
+            if len(line) > 1:
+                self._run(line, overlong=overlong)
+        elif byte in _BACKSPACES:
+            if self._line:
+                self._line.pop()
+                self._echo(b"\b \b")
+        elif byte >= 0x20:
+            self._echo(bytes([byte]))
+            if len(self._line) < 2:
+                self._take_prefix(byte)
+            elif len(self._line) < LINE_CAP:
+                self._line.append(byte)
+            else:
+                self._overlong = True
+
+    def _take_prefix(self, byte: int) -> None:
+        """Wait for AT, in whatever noise, or for A/ (V.250 5.2.1, 5.2.4)."""
+        character = chr(byte).upper()
+        if character == "A":
+            self._line[:] = bytes([byte])
+        elif self._line and character == "T":
+            self._line.append(byte)
+        else:
+            repeat = bool(self._line) and character == "/"
+            self._line.clear()
+            if repeat:
+                self._run(self.last_line or "AT", overlong=False)
+
+    def _take_data(self, prompt: Prompt, byte: int) -> None:
+        if prompt.count is not None:
+            self._data.append(byte)
+            if len(self._data) >= prompt.count:
+                self._answer_prompt(prompt)
+        elif byte == _ESC:
+            self._finish("OK")
+        elif byte == _CTRL_Z:
+            self._answer_prompt(prompt)
+        elif byte in _BACKSPACES:
+            if self._data:
+                self._data.pop()
+                self._echo(b"\b \b")
+        else:
+            self._echo(bytes([byte]))
+            if len(self._data) < DATA_CAP:
+                self._data.append(byte)
+
+    def _answer_prompt(self, prompt: Prompt) -> None:
+        prompt.data = bytes(self._data)
+        self._data.clear()
+        self._prompt = None
+        self._go_on()
+
+    # Running a line.
+
+    def _run(self, line: str, *, overlong: bool) -> None:
+        self.seen.append(line)
+        if self.module.hung:
+            return
+        self.last_line = line
+        self._script = iter(())
+        try:
+            if overlong:
+                raise Refused
+            # A bare AT is a command without a name, so that faults can be planted on it as on any other.
+            self._queue.extend(parse(line) or [Command("", Op.EXECUTE)])
+        except (LineRefused, Refused):
+            self._finish("ERROR")
+            return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take steps until the line ends or has to wait for something."""
+        try:
+            while self._script is not None and self._prompt is None and self._timer is None:
+                step = next(self._script, None)
+                if step is not None:
+                    self._take_step(step)
+                elif self._queue:
+                    self._in_block = False
+                    self._script = iter(self._steps_of(self._queue.popleft()))
+                else:
+                    self._finish("OK")
+        except Refused as refused:
+            self._finish(self._words_of(refused))
+
+    def _steps_of(self, command: Command) -> Iterable[Step]:
+        return self.module.faults.steps(self, command, handler_of(command))
+
+    def _take_step(self, step: Step) -> None:
+        if isinstance(step, str):
+            if not self._in_block and self.settings.verbose:
+                self._put(b"\r\n")
+            self._in_block = True
+            self._put(step.encode("latin-1", "replace") + b"\r\n")
+            return
+        self._in_block = False
+        if isinstance(step, Prompt):
+            self._prompt = step
+            self._put(step.mark)
+        elif step.seconds > 0:
+            self._abortable = step.abortable
+            self._timer = asyncio.get_running_loop().call_later(step.seconds, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._abortable = False
+        self._go_on()
+        self._flush()
+
+    def _finish(self, final: str) -> None:
+        self._stop()
+        if not self.settings.quiet:
+            self._put(self._result(final))
+        for text in self._held:
+            self._put_unsolicited(text)
+        self._held.clear()
+        self._flush()
+        actions, self._after_final = self._after_final, []
+        for action in actions:
+            action()
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._abortable = False
+        self._script = None
+        self._prompt = None
+        self._in_block = False
+        self._queue.clear()
+        self._data.clear()
+
+    def _words_of(self, refused: Refused) -> str:
+        if refused.cme is None:
+            return refused.final
+        if self.settings.cmee == 0:
+            return "ERROR"
+        if self.settings.cmee == 1:
+            return f"+CME ERROR: {refused.cme}"
+        return f"+CME ERROR: {CME_TEXTS.get(refused.cme, 'unknown')}"
+
+    # Output.
+
+    def _result(self, final: str) -> bytes:
+        """Return a result code as V.250 5.7.1 frames it: in words, or as a digit and CR."""
+        if self.settings.verbose:
+            return f"\r\n{final}\r\n".encode("latin-1", "replace")
+        return f"{_NUMERIC.get(final, final)}\r".encode("latin-1", "replace")
+
+    def _put_unsolicited(self, text: str) -> None:
+        self._in_block = False
+        if text in _NUMERIC:
+            self._put(self._result(text))
+        else:
+            self._put(f"\r\n{text}\r\n".encode("latin-1", "replace"))
+
+    def _echo(self, data: bytes) -> None:
+        if self.settings.echo:
+            self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        if self._closed or self.module.mute:
+            return
+        self._out += data
+        if len(self._out) >= FLUSH_AT:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._out:
+            data = bytes(self._out)
+            self._out.clear()
+            self._write(data)
+
+
+_NUMERIC: Final = dict(
+    zip(
+        ("OK", "CONNECT", "RING", "NO CARRIER", "ERROR", "NO DIALTONE", "BUSY", "NO ANSWER"),
+        itertools.chain(range(5), (6, 7, 8)),
+        strict=True,
+    )
+)
+"""V.250 table 1."""
