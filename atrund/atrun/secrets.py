@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: A005 - the name of the room; imports are absolute, so it hides no library
+"""What must not be shown, and how text is made fit to be shown (POL-3).
+
+Rules of this file: the two tables below are the only place that names commands with secrets. From the first secret
+argument on everything is hidden, for a comma in an unquoted password would shift what stands behind it. When in doubt
+more is hidden than needed.
+"""
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from atrund.at.results import classify
+from atrund.at.syntax import Command, LineRefused, arguments, parse, unparse
+
+MASK: Final = "****"
+
+# The first secret argument of a command, counted from 1. Telit's, unless another source stands beside it.
+SECRET_ARGUMENT: Final[dict[str, int]] = {
+    "+CPIN": 1,  # pin, newpin (3GPP TS 27.007 8.3)
+    "+CLCK": 3,  # fac, mode, passwd (27.007 7.4)
+    "+CPWD": 2,  # fac, oldpwd, newpwd (27.007 7.5)
+    "+CGAUTH": 3,  # cid, protocol, userid, password (27.007 10.1.31)
+    "+CSIM": 2,  # length, a raw APDU: may be VERIFY or CHANGE PIN (27.007 8.17)
+    "+CGLA": 3,  # session, length, APDU (27.007 8.43)
+    "#SGACT": 3,  # cid, state, user, password
+    "#PDPAUTH": 3,  # cid, type, user, password
+    "#USERID": 1,
+    "#PASSW": 1,
+    "#FTPOPEN": 2,  # server, user, password
+    "#HTTPCFG": 5,  # profile, server, port, type, user, password
+    "#HTTPQRY": 4,  # profile, command, resource, header line: may be an authorisation
+    "#HTTPSND": 6,  # profile, command, resource, length, type, header line
+    "#EUSER": 1,
+    "#EPASSW": 1,
+    "#MQCONN": 3,  # instance, client, user, password
+    "#DWCFG": 3,  # server, selector, application token
+    "#SMSATWL": 4,  # action, index, type, password or number
+    "#TCPATRUNAUTH": 3,  # action, user, password
+    "$QCPDPP": 3,  # cid, type, password, user (Qualcomm's, on the families built on it)
+}
+
+# The same for the values of an information line `NAME: a,b,…`, as the read forms print them. 0: the whole answer is
+# hidden, lines without the prefix too.
+SECRET_VALUE: Final[dict[str, int]] = {
+    "+CGAUTH": 3,
+    "#PDPAUTH": 3,
+    "#USERID": 1,
+    "#PASSW": 1,
+    "#HTTPCFG": 5,
+    "#EUSER": 1,
+    "#EPASSW": 1,
+    "#DWCFG": 3,
+    "#SMSATWL": 2,  # type, password or number
+    "#TCPATRUNAUTH": 2,  # user, password
+    "#SSLSECDATA": 0,  # reads certificates and keys back; what is written goes through a prompt
+    "$QCPDPP": 3,
+}
+
+# Dial strings that carry a PIN, PUK or barring password (3GPP TS 22.030 6.5.2, 6.5.4, 6.6.2 and annex B): change PIN
+# and PIN2, unblock, register a password, and the barring services.
+_SECRET_DIAL: Final = r"D[*#]{1,2}(?:03|04|042|05|052|33|330|331|332|333|35|351|353)\*"
+_SIGN: Final = re.compile("[+#$*\xab\xa3\xa4\xaa]")  # what each name of such a command begins with, bit 8 set or not
+_SECRET_NAME: Final = re.compile(rf"(?:{'|'.join(map(re.escape, SECRET_ARGUMENT))})(?![A-Z])|{_SECRET_DIAL}")
+
+# C0, DEL, C1, and what Unicode calls format characters, separators of lines and paragraphs, and surrogates: invisible,
+# turning the order of what follows, or (surrogates) impossible to write as UTF-8.
+_UNSHOWABLE: Final = (
+    "\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
+)
+_TO_ESCAPE: Final = re.compile(
+    rf"(\\+)(?=x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}|U[0-9a-fA-F]{{8}}|[{_UNSHOWABLE}])|[{_UNSHOWABLE}]"
+)
+
+
+class Secret:
+    """A secret text. It shows as `****` wherever it is printed, logged or written as JSON; `reveal` gives it out."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself. Only for the place that compares or sends it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode("utf-8"), other._text.encode("utf-8"))
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+def mask_line(text: str) -> str:
+    """A command line (AT or HAT) with its secrets hidden; unchanged if there are none.
+
+    What doesn't parse is cut behind the first name of a command with secrets, however that is written.
+    """
+    stripped = text.lstrip()
+    head = stripped[:1] if stripped[:1] in ("H", "h") else ""
+    if stripped[len(head) : len(head) + 2].upper() != "AT":
+        return _cut(text)
+    try:
+        commands = parse(stripped[len(head) :])
+    except LineRefused:
+        return _cut(text)
+    masked = tuple(map(_masked, commands))
+    if masked == commands and _end_of_secret_name(text) is None:
+        return text
+    return head + unparse(masked)
+
+
+def mask_answer(names: Iterable[str], line: str) -> str:
+    """One line of the answer to the commands `names` (`#SMSATWL`, `+COPS`, …) with its secrets hidden.
+
+    A line with the prefix of such a command is masked whoever asked for it; an echoed command line is masked as one.
+    """
+    prefix, colon, values = line.strip().partition(":")
+    position = SECRET_VALUE.get(prefix.upper()) if colon else None
+    if position is not None and position > 0:
+        kept = arguments(values.strip())
+        if len(kept) < position or (prefix.upper() == "#SMSATWL" and _is_number_entry(kept[0])):
+            return line
+        return f"{prefix}: {','.join((*kept[: position - 1], MASK))}"
+    if position == 0 or any(SECRET_VALUE.get(name.upper()) == 0 for name in names):
+        return line if classify(line.strip()) is not None else MASK
+    if line.lstrip()[:2].upper() == "AT":
+        return mask_line(line)
+    return _cut(line) if prefix.upper() not in SECRET_ARGUMENT else line
+
+
+def mask_number(number: str) -> str:
+    """A telephone number with all but its last 4 digits as `*`; a leading `+` stays."""
+    plus = "+" if number.startswith("+") else ""
+    digits = number[len(plus) :]
+    hidden = max(0, len(digits) - 4)
+    return plus + "*" * hidden + digits[hidden:]
+
+
+def escape(text: str) -> str:
+    r"""Text that can be shown on one line: `\xNN`, `\uNNNN` or `\UNNNNNNNN` for what can't be seen or turns the order.
+
+    A backslash stays one, so that `AT\Q3` reads as it was sent, except in a run of them right before something that
+    would read as such an escape, or is one: there each is doubled, which keeps the text unambiguous.
+    """
+    return _TO_ESCAPE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found[1]:
+        return found[1] * 2
+    code = ord(found[0])
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _masked(command: Command) -> Command:
+    for name in SECRET_ARGUMENT:
+        tail = command.name.removeprefix(name)
+        # "+CPIN1234" and "+CPIN-1234" are one name to the parser and a slip of the pen to us; "#SGACTCFG" is neither.
+        if tail and tail != command.name and not tail[0].isalpha():
+            return replace(command, name=name + MASK, args="")
+    position = SECRET_ARGUMENT.get(command.name)
+    if position is None:
+        whole = command.name + command.args
+        cut = _cut(whole)
+        return command if cut == whole else replace(command, args=cut[len(command.name) :])
+    kept = arguments(command.args)
+    if len(kept) < position or (command.name == "#SMSATWL" and _is_number_entry(kept[2])):
+        return command
+    return replace(command, args=",".join((*kept[: position - 1], MASK)))
+
+
+def _is_number_entry(kind: str) -> bool:
+    """Whether an entry of the white list is a telephone number; the other kind is a password (`#SMSATWL`)."""
+    return kind.strip('" 0') == "" and "0" in kind
+
+
+def _cut(text: str) -> str:
+    end = _end_of_secret_name(text)
+    return text if end is None or end == len(text) else text[:end] + MASK
+
+
+def _end_of_secret_name(text: str) -> int | None:
+    """Where the first name of a command with secrets ends, blanks, control characters, case and bit 8 ignored."""
+    if _SIGN.search(text) is None:  # most texts end here: each value of each log entry is looked at
+        return None
+    places = [(at, chr(ord(character) & 0x7F).upper()) for at, character in enumerate(text) if ord(character) < 256]
+    visible = [(at, character) for at, character in places if "!" <= character <= "~"]
+    found = _SECRET_NAME.search("".join(character for _, character in visible))
+    return visible[found.end() - 1][0] + 1 if found else None

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What single values can't tell: options that exclude or need each other, and what is allowed but doubtful."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from atrund.config.reader import Mistake, quote
+from atrund.config.values import Config, Mqtt, Sms, Tcp
+
+SMS_ENTRIES_MAX = 8  # the vendor's white list has 8 places, for numbers and passwords together (SMS-10)
+FIREWALL4_MAX = 5  # the vendor's number of rules (TCP-2)
+FIREWALL6_MAX = 16  # ours: the kernel's filter program stays short
+WIDE_PREFIX = 6  # a white-list prefix with fewer digits than this spans more than a number block of one operator
+
+
+def mistakes(config: Config, clean: frozenset[str]) -> Iterator[Mistake]:
+    """The mistakes between options, for the sections named in `clean`, whose own values were all right."""
+    if "sms" in clean:
+        yield from _sms(config.sms)
+    if "tcp" in clean:
+        yield from _tcp(config.tcp)
+    if "mqtt" in clean:
+        yield from _mqtt(config.mqtt)
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed and was perhaps not meant, a line each."""
+    return list(_warnings(config))
+
+
+def _sms(sms: Sms) -> Iterator[Mistake]:
+    entries = len(sms.numbers) + len(sms.passwords)
+    if entries > SMS_ENTRIES_MAX:
+        wrong = f"{entries} entries together with sms.password_files"
+        yield Mistake("sms.numbers", wrong, f"at most {SMS_ENTRIES_MAX} together")
+
+
+def _tcp(tcp: Tcp) -> Iterator[Mistake]:
+    for version, most in ((4, FIREWALL4_MAX), (6, FIREWALL6_MAX)):
+        rules = sum(rule.address.version == version for rule in tcp.firewall)
+        if rules > most:
+            yield Mistake("tcp.firewall", f"has {rules} rules for IPv{version}", f"at most {most}")
+    names = [user.name for user in tcp.users]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Mistake("tcp.users", f"{quote(name)} stands in the list twice", "each name once")
+    open_to = [str(address) for address in tcp.listen if not address.is_loopback]
+    if open_to and not tcp.insecure and not tcp.trusted_interfaces:
+        right = "listen on 127.0.0.1 or ::1, name the interface in tcp.trusted_interfaces, or say tcp.insecure = true"
+        yield Mistake("tcp.listen", f"clear text on {', '.join(open_to)} can be read on the way", right)
+
+
+def _mqtt(mqtt: Mqtt) -> Iterator[Mistake]:
+    if mqtt.password is not None and not mqtt.user:
+        yield Mistake("mqtt.password_file", "a password without a user", "set mqtt.user as well")
+    if (mqtt.cert_file is None) != (mqtt.key_file is None):
+        there, lacking = ("key", "cert") if mqtt.cert_file is None else ("cert", "key")
+        yield Mistake(f"mqtt.{there}_file", f"is set without mqtt.{lacking}_file", "set both or neither")
+    if not mqtt.tls:
+        for name in ("ca_file", "cert_file", "key_file"):
+            if getattr(mqtt, name) is not None:
+                yield Mistake(f"mqtt.{name}", "is set while mqtt.tls is false", "mqtt.tls = true")
+    if mqtt.enabled and not mqtt.tls and not mqtt.insecure and not _is_loopback(mqtt.host):
+        right = "mqtt.tls = true, a broker on localhost, or mqtt.insecure = true"
+        yield Mistake("mqtt.host", f"clear text to {quote(mqtt.host)} can be read on the way", right)
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    if not config.module.port:
+        yield "module.port: no port is configured, so no command can be run"
+    yield from _sms_warnings(config.sms)
+    yield from _tcp_warnings(config.tcp)
+    mqtt = config.mqtt
+    if mqtt.enabled and mqtt.insecure and not mqtt.tls and not _is_loopback(mqtt.host):
+        yield "mqtt.insecure: commands, answers and the password travel in clear text"
+    if config.local.mode & 0o002:
+        yield "local.mode: every user of this machine may run commands"
+
+
+def _sms_warnings(sms: Sms) -> Iterator[str]:
+    if sms.enabled and not sms.numbers and not sms.passwords:
+        yield "sms.enabled: neither numbers nor password_files are set, so no SMS will be taken"
+    for number in sms.numbers:
+        if number.endswith("*") and sum(map(str.isdigit, number)) < WIDE_PREFIX:
+            yield f'sms.numbers: "{number}" admits very many senders, and a sender can be forged'
+    if sms.enabled and 0 in (sms.answers_per_hour, sms.answers_per_day):
+        yield "sms.answers_per_hour, sms.answers_per_day: with 0 no SMS is ever answered"
+
+
+def _tcp_warnings(tcp: Tcp) -> Iterator[str]:
+    if tcp.enabled and not tcp.users:
+        yield "tcp.users: is empty, so nobody can log in"
+    for version in sorted({address.version for address in tcp.listen}):
+        if tcp.enabled and not any(rule.address.version == version for rule in tcp.firewall):
+            yield f"tcp.firewall: has no rule for IPv{version}, so no IPv{version} peer is admitted"
+    if any(int(rule.mask) == 0 for rule in tcp.firewall):
+        yield "tcp.firewall: a rule with an empty mask admits every peer"
+    if not tcp.idle_timeout:
+        yield "tcp.idle_timeout: with 0 a peer that vanishes keeps its place until TCP itself notices"
+    if tcp.enabled and tcp.port == 0:
+        yield "tcp.port: with 0 the kernel chooses a port at every start"

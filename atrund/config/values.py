@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: RUF009 - option, required and section stand for dataclasses.field, which the rule knows and them not
+"""Every option of atrund as frozen dataclasses: name, default and range stand here and in etc/atrund.toml alone.
+
+Times are seconds, sizes bytes. An option whose default is "" is computed or absent, as its comment says.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
+from typing import Literal
+
+from atrund.atrun.secrets import Secret
+from atrund.config import kinds
+from atrund.config.reader import Place, expect, option, quote, required, required_as, section
+
+Ucs2 = Literal["convert", "vendor"]
+Protocol = Literal["5", "3.1.1"]
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "console", "journal", "json"]
+Numbers = Literal["masked", "full"]
+
+DAY = 86400.0
+CONTROL_SOCKET: Path | None = Path("/run/atrund.sock")
+NAME = r"[A-Za-z0-9._-]{1,64}"
+
+white_list_entry = kinds.text(r"\+?[0-9]{1,20}\*?", 'digits, with an optional "+" before and "*" behind them')
+topic_prefix = kinds.text(r"(?!\$)[^+#/\x00-\x20]+(/[^+#/\x00-\x20]+)*", 'topic levels as "site/atrund", no + or #')
+reply_prefix = kinds.text(r"(?!\$)[^+#\x00-\x20]+/", 'a topic prefix that ends with "/", no + or #')
+host_name = kinds.text(r"[A-Za-z0-9._:%-]{1,255}", "a host name or address")
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallRule:
+    """Admits a peer of the same family if `peer & mask == address & mask` (TCP-2)."""
+
+    address: IPv4Address | IPv6Address
+    mask: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    """A firewall rule as the vendor writes one."""
+
+    address: IPv4Address | IPv6Address = required(kinds.address)
+    mask: IPv4Address | IPv6Address = required(kinds.address)
+
+
+def firewall_rule(value: object, place: Place) -> FirewallRule:
+    """`"217.0.0.0/8"`, `"2001:db8::/32"`, or the vendor's address and mask, whose mask may have holes."""
+    right = 'a network such as "217.0.0.0/8", or {address = "217.0.0.0", mask = "255.0.0.0"}'
+    if isinstance(value, dict):
+        masked = kinds.table(_Masked)(value, place)
+        if masked.address.version != 4 or masked.mask.version != 4:
+            place.refuse("address and mask are for IPv4", 'for IPv6 a network such as "2001:db8::/32"')
+        return FirewallRule(masked.address, masked.mask)
+    string = expect(str, value, place, right)
+    try:
+        network = ip_network(string)
+    except ValueError:
+        place.refuse(f"{quote(string)} is no network", right)
+    return FirewallRule(network.network_address, network.netmask)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpUser:
+    """One who may log in over TCP."""
+
+    name: str = required(kinds.text(r"[^\x00-\x1f\x7f]{1,50}", "a name of 1 to 50 characters"))
+    password: Secret = required_as("password_file", kinds.secret_file(kinds.tcp_password))
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """The module and its port."""
+
+    port: str = option("", kinds.text(r"|/[^\x00-\x1f]+", 'a path such as "/dev/serial/by-id/…", or "" for none'))
+    baudrate: int = option(115200, kinds.integer(300, 4000000, "a rate"))
+    shared: bool = option(True, kinds.flag)
+    gap: float = option(0.020, kinds.duration(0, 5))
+    prompt_gap: float = option(0.050, kinds.duration(0, 5))
+    default_timeout: float = option(10.0, kinds.duration(1, 300))
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits for its turn on the port, for each door (REQ-3)."""
+
+    depth: int = option(32, kinds.integer(1, 1000))
+    max_wait: float = option(600.0, kinds.duration(1, DAY))
+
+
+@dataclass(frozen=True, slots=True)
+class Sms:
+    """The SMS door. `passwords` come from `password_files`."""
+
+    enabled: bool = option(False, kinds.flag)
+    numbers: tuple[str, ...] = option((), kinds.items(white_list_entry, at_most=8, what="numbers"))
+    passwords: tuple[Secret, ...] = option(
+        (),
+        kinds.items(kinds.secret_file(kinds.sms_password), at_most=2, what="files"),
+        key="password_files",
+    )
+    timeout: float = option(300.0, kinds.duration(60, 3600))
+    max_age: float = option(DAY, kinds.duration(60, 30 * DAY, zero=True))
+    ucs2: Ucs2 = option("convert", kinds.choice("convert", "vendor"))
+    delay: float = option(0.0, kinds.duration(0, 30))
+    answer_max_age: float = option(3600.0, kinds.duration(60, 30 * DAY))
+    answers_per_hour: int = option(30, kinds.integer(0, 1000))
+    answers_per_day: int = option(100, kinds.integer(0, 10000))
+    sweep: float = option(60.0, kinds.duration(10, 3600))
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """The TCP door."""
+
+    enabled: bool = option(False, kinds.flag)
+    listen: tuple[IPv4Address | IPv6Address, ...] = option(
+        (IPv4Address("127.0.0.1"),), kinds.items(kinds.address, at_least=1, at_most=8, what="addresses")
+    )
+    port: int = option(1024, kinds.port)
+    firewall: tuple[FirewallRule, ...] = option((), kinds.items(firewall_rule, at_most=21, what="rules"))
+    users: tuple[TcpUser, ...] = option((), kinds.items(kinds.table(TcpUser), at_most=3, what="users"))
+    login_timeout: float = option(60.0, kinds.duration(5, 600))
+    idle_timeout: float = option(600.0, kinds.duration(1, 65535, zero=True))
+    timeout: float = option(300.0, kinds.duration(60, 300))
+    sequence: bool = option(False, kinds.flag)
+    delay: float = option(0.0, kinds.duration(0, 30))
+    insecure: bool = option(False, kinds.flag)
+    trusted_interfaces: tuple[str, ...] = option(
+        (),
+        kinds.items(kinds.text(r"[^\s/:]{1,15}", "the name of a network interface"), at_most=16, what="interfaces"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    """The MQTT door and the mirror. After loading, `client_id` is never empty."""
+
+    enabled: bool = option(False, kinds.flag)
+    host: str = option("localhost", host_name)
+    port: int = option(1883, kinds.integer(1, 65535, "a port"))
+    protocol: Protocol = option("5", kinds.choice("5", "3.1.1"))
+    prefix: str = option("atrund", topic_prefix)
+    client_id: str = option("", kinds.text(r"|[!-~]{1,128}", 'at most 128 printable ASCII characters, no blank, or ""'))
+    user: str = option("", kinds.text(r"[^\x00-\x1f\x7f]{0,256}", "at most 256 characters"))
+    password: Secret | None = option(None, kinds.secret(kinds.mqtt_password), key="password_file")
+    tls: bool = option(False, kinds.flag)
+    ca_file: Path | None = option(None, kinds.public_file)
+    cert_file: Path | None = option(None, kinds.public_file)
+    key_file: Path | None = option(None, kinds.private_file)
+    insecure: bool = option(False, kinds.flag)
+    remote_at: bool = option(False, kinds.flag)
+    run_queued: bool = option(False, kinds.flag)
+    reply_prefixes: tuple[str, ...] = option((), kinds.items(reply_prefix, at_most=16, what="prefixes"))
+    urc: bool = option(False, kinds.flag)
+    keepalive: float = option(300.0, kinds.duration(10, 65535))
+    session_expiry: float = option(DAY, kinds.duration(0, 30 * DAY))
+    connect_timeout: float = option(20.0, kinds.duration(1, 300))
+    spool_records: int = option(20000, kinds.integer(100, 1000000))
+    spool_bytes: int = option(32 * 1024**2, kinds.size(64 * 1024, 1024**3))
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The control socket for atrunctl; `mode` is a number, `group` "" the daemon's own."""
+
+    socket: Path | None = option(CONTROL_SOCKET, kinds.socket_path)
+    mode: int = option(0o660, kinds.octal)
+    group: str = option("", kinds.text(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "the name of a group"))
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged, and in which form."""
+
+    level: Level = option("info", kinds.choice("debug", "info", "warning", "error"))
+    format: Format = option("auto", kinds.choice("auto", "console", "journal", "json"))
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What may leave the device."""
+
+    numbers: Numbers = option("masked", kinds.choice("masked", "full"))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. After loading, `node` is never empty."""
+
+    node: str = option("", kinds.text(f"|{NAME}", "1 to 64 of the characters A-Z a-z 0-9 . _ -"))
+    state_dir: Path = option(Path("/var/lib/atrund"), kinds.absolute)
+    module: Module = section(Module)
+    queue: Queue = section(Queue)
+    sms: Sms = section(Sms)
+    tcp: Tcp = section(Tcp)
+    mqtt: Mqtt = section(Mqtt)
+    local: Local = section(Local)
+    log: Log = section(Log)
+    privacy: Privacy = section(Privacy)
