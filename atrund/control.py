@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket's messages, shared by the daemon and atrunctl: JSON objects, one a line, over a unix socket.
+
+A client sends requests (`op`), the daemon answers with events (`event`). Requests are read strictly, for a misspelt key
+must not be taken for its default; answers may grow, so an unknown key in one is passed over.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+LINE_MAX: Final = 65536
+"""Longest line in bytes, its LF included, either way: 32 times the longest command (REQ-4), and a bound on memory."""
+
+TIMEOUT_MS_DEFAULT: Final = 300_000
+TIMEOUT_MS_MIN: Final = 1_000
+TIMEOUT_MS_MAX: Final = 3_600_000
+"""Limits of a request's own deadline; the same as over MQTT."""
+
+ID_MAX: Final = 128
+"""Longest id that a client may give its request, in characters: room for a uuid with a name before it."""
+
+
+class ControlError(ValueError):
+    """A line that is no message: names the key, what was wrong and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtRequest:
+    """Run the command line `cmd`. `id`, if given, comes back in the accepted event; `timeout_ms` is its deadline."""
+
+    cmd: str
+    timeout_ms: int = TIMEOUT_MS_DEFAULT
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """What is the daemon doing?"""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """Give up the command of this connection that waits or runs."""
+
+
+Request = AtRequest | StatusRequest | CancelRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedAnswer:
+    """The command is on its way; `rid` is the daemon's own id for it (REQ-2), `id` the client's."""
+
+    rid: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineAnswer:
+    """One line of the response, as it came."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinalAnswer:
+    """The end of a command: the state it ended in, the final result if there was one, the reason of a refusal."""
+
+    state: str
+    final: str | None
+    reason: str | None
+    duration_ms: int
+    rid: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswer:
+    """The state of everything: sections, and in them names and values."""
+
+    status: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """The request could not be taken; the message is for people."""
+
+    message: str
+
+
+Answer = AcceptedAnswer | LineAnswer | FinalAnswer | StatusAnswer | ErrorAnswer
+
+
+def encode(message: Request | Answer) -> bytes:
+    """The line of a message, LF included. Raises ControlError past LINE_MAX."""
+    match message:
+        case AtRequest(cmd, timeout_ms, id_):
+            fields: dict[str, object] = {"op": "at", "cmd": cmd, "timeout_ms": timeout_ms, "id": id_}
+        case StatusRequest():
+            fields = {"op": "status"}
+        case CancelRequest():
+            fields = {"op": "cancel"}
+        case AcceptedAnswer(rid, id_):
+            fields = {"event": "accepted", "rid": rid, "id": id_}
+        case LineAnswer(text):
+            fields = {"event": "line", "text": text}
+        case FinalAnswer(state, final, reason, duration_ms, rid):
+            fields = {
+                "event": "final",
+                "state": state,
+                "final": final,
+                "reason": reason,
+                "duration_ms": duration_ms,
+                "rid": rid,
+            }
+        case StatusAnswer(status):
+            fields = {"event": "status", "status": status}
+        case ErrorAnswer(text):
+            fields = {"event": "error", "message": text}
+        case _:
+            assert_never(message)
+    # ASCII alone: whatever surrogates a text holds, the line can be sent.
+    line = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    if len(line) > LINE_MAX:
+        raise ControlError(f"the message has {len(line)} bytes; at most {LINE_MAX} can be sent")
+    return line
+
+
+def decode_request(line: bytes) -> Request:
+    """The request of a line, with or without its LF. Raises ControlError."""
+    fields = _Fields(line)
+    op = fields.text("op")
+    request: Request
+    if op == "at":
+        request = AtRequest(
+            cmd=fields.text("cmd"),
+            timeout_ms=fields.whole("timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, default=TIMEOUT_MS_DEFAULT),
+            id=fields.text_or_null("id", longest=ID_MAX),
+        )
+    elif op == "status":
+        request = StatusRequest()
+    elif op == "cancel":
+        request = CancelRequest()
+    else:
+        raise ControlError(f'op: {_quote(op)} is unknown; known are "at", "status" and "cancel"')
+    fields.refuse_others(op)
+    if isinstance(request, AtRequest):
+        _expect_unicode("cmd", request.cmd)
+        _expect_unicode("id", request.id or "")
+    return request
+
+
+def decode_answer(line: bytes) -> Answer:
+    """The answer of a line, with or without its LF. Raises ControlError."""
+    fields = _Fields(line)
+    event = fields.text("event")
+    read = _ANSWERS.get(event)
+    if read is None:
+        raise ControlError(f"event: {_quote(event)} is unknown to this version of atrunctl")
+    return read(fields)
+
+
+class _Fields:
+    """The keys and values of a line; remembers which were asked for."""
+
+    def __init__(self, line: bytes) -> None:
+        if len(line) > LINE_MAX:
+            raise ControlError(f"the line has {len(line)} bytes; at most {LINE_MAX} are read")
+        try:
+            values = json.loads(line.decode("utf-8"), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        except UnicodeDecodeError as error:
+            raise ControlError(f"the line is no UTF-8 at byte {error.start}") from None
+        except json.JSONDecodeError as error:
+            raise ControlError(f"the line is no JSON: {error.msg} at column {error.colno}") from None
+        except ControlError:
+            raise
+        except (RecursionError, ValueError):
+            # Nesting, and a number of thousands of digits, that Python refuses to read.
+            raise ControlError("the line is no message: nested too deep, or a number too long") from None
+        if not isinstance(values, dict):
+            raise ControlError('the line is no JSON object; right is for example {"op":"at","cmd":"AT+CSQ"}')
+        self._values: dict[str, object] = values
+        self._asked: set[str] = set()
+
+    def get(self, key: str, right: str) -> object:
+        self._asked.add(key)
+        if key not in self._values:
+            raise ControlError(f"{key}: missing; right is {right}")
+        return self._values[key]
+
+    def text(self, key: str) -> str:
+        value = self.get(key, "a text")
+        if not isinstance(value, str):
+            raise ControlError(f"{key}: {_kind(value)} given; right is a text")
+        return value
+
+    def text_or_null(self, key: str, longest: int = LINE_MAX) -> str | None:
+        self._asked.add(key)
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or len(value) > longest:
+            given = f"a text of {len(value)} characters" if isinstance(value, str) else _kind(value)
+            raise ControlError(f"{key}: {given} given; right is a text of at most {longest} characters, or null")
+        return value
+
+    def whole(self, key: str, least: int, most: int, default: int | None = None) -> int:
+        right = f"a whole number from {least} to {most}"
+        self._asked.add(key)
+        if default is not None and key not in self._values:
+            return default
+        value = self.get(key, right)
+        # bool is an int to Python, and none to whoever wrote the request.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ControlError(f"{key}: {_kind(value)} given; right is {right}")
+        if not least <= value <= most:
+            raise ControlError(f"{key}: {value} is out of range; right is {right}")
+        return value
+
+    def table(self, key: str) -> dict[str, object]:
+        value = self.get(key, "an object")
+        if not isinstance(value, dict):
+            raise ControlError(f"{key}: {_kind(value)} given; right is an object")
+        return value
+
+    def refuse_others(self, op: str) -> None:
+        others = sorted(self._values.keys() - self._asked)
+        if others:
+            known = ", ".join(sorted(self._asked))
+            raise ControlError(f'{_quote(others[0])}: unknown key for op "{op}"; known are {known}')
+
+
+_DURATION_MAX: Final = 2**53
+"""The largest whole number that every reader of JSON keeps exactly (RFC 8259 section 6)."""
+
+_ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
+    "accepted": lambda fields: AcceptedAnswer(fields.text("rid"), fields.text_or_null("id")),
+    "line": lambda fields: LineAnswer(fields.text("text")),
+    "final": lambda fields: FinalAnswer(
+        state=fields.text("state"),
+        final=fields.text_or_null("final"),
+        reason=fields.text_or_null("reason"),
+        duration_ms=fields.whole("duration_ms", 0, _DURATION_MAX),
+        rid=fields.text("rid"),
+    ),
+    "status": lambda fields: StatusAnswer(fields.table("status")),
+    "error": lambda fields: ErrorAnswer(fields.text("message")),
+}
+
+
+def _no_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys are all different: of two equal ones no reader could say which counts."""
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ControlError(f"{_quote(key)}: given twice; once is right")
+        values[key] = value
+    return values
+
+
+def _no_constant(name: str) -> object:
+    raise ControlError(f"{name} is no number of JSON (RFC 8259 section 6)")
+
+
+def _expect_unicode(key: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # JSON can spell what no encoding can carry further.
+        raise ControlError(f"{key}: half of a surrogate pair in it; right is Unicode text") from None
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    for kind, name in ((bool, "a truth value"), (str, "a text"), (int | float, "a number"), (list, "a list")):
+        if isinstance(value, kind):
+            return name
+    return "an object"
+
+
+def _quote(text: str) -> str:
+    """A text of the other side, short and harmless enough for an error message."""
+    return json.dumps(text if len(text) <= 40 else text[:40] + "…")

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program atrunctl: its subcommands, their errors and exit codes. A subcommand is imported when asked for."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn
+
+COMMANDS: Final = {
+    "at": "run an AT command line",
+    "status": "show the state of the daemon",
+    "sms": "read and write short messages in PDU form",
+    "sim": "steer a simulated module",
+}
+"""The subcommands, each a module here of that name with `register(subparsers)`, and what they are for."""
+
+EPILOG = """\
+exit codes:
+  0  it worked
+  1  the answer was an error, a refusal or a timeout
+  2  wrong usage or bad input
+  3  the daemon or the simulator cannot be reached
+
+"atrunctl COMMAND --help" tells more about a command.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors say what was probably meant. Options are not to be abbreviated."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)  # type: ignore[arg-type]  # whatever argparse hands to a subcommand's parser
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage, the error and where to read on; exit with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}{_guess(message)}\nTry: {self.prog} --help\n")
+
+
+def build(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser for these arguments; a subcommand leaves its handler `run(args) -> int` behind.
+
+    A subcommand whose name is not among the arguments is only a name and a line of help: importing all is slow.
+    """
+    parser = Parser(prog="atrunctl", description="Talks to the daemon atrund.", epilog=EPILOG)
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        help="the daemon's control socket (default: $ATRUND_SOCKET, else /run/atrund.sock)",
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, what in COMMANDS.items():
+        if name in arguments:
+            import_module(f"atrund.ctl.{name}").register(subparsers)
+        else:
+            subparsers.add_parser(name, help=what)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = build(arguments).parse_args(arguments)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone (`| head`): nothing is left to say, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("atrunctl: interrupted", file=sys.stderr)
+        return 1
+    return code
+
+
+def _guess(message: str) -> str:
+    found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+    if not found:
+        return ""
+    from difflib import get_close_matches
+
+    known = [choice.strip(" '") for choice in found[2].split(",")]
+    near = get_close_matches(found[1], known, n=1)
+    return f"\nDid you mean {near[0]!r}?" if near else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of atrunctl share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ctl.server import Piece, Serve, Server
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Return what starts a server that answers by the script that it is given."""
+    servers: list[Server] = []
+
+    def start(*script: Piece) -> Server:
+        servers.append(Server(tmp_path / "socket", script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

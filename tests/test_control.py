@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket's messages: both ways, the refusals, and any bytes at all."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atrund.control import (
+    ID_MAX,
+    LINE_MAX,
+    AcceptedAnswer,
+    Answer,
+    AtRequest,
+    CancelRequest,
+    ControlError,
+    ErrorAnswer,
+    FinalAnswer,
+    LineAnswer,
+    Request,
+    StatusAnswer,
+    StatusRequest,
+    decode_answer,
+    decode_request,
+    encode,
+)
+
+REQUESTS = [
+    AtRequest("AT+CSQ"),
+    AtRequest('AT+CMGS="é"', timeout_ms=1_000, id="a-1"),
+    StatusRequest(),
+    CancelRequest(),
+]
+ANSWERS = [
+    AcceptedAnswer("r1"),
+    AcceptedAnswer("r1", "a-1"),
+    LineAnswer("+CSQ: 14,99"),
+    LineAnswer("control \x1b[2J and \udc80 half a pair"),
+    FinalAnswer("ok", "OK", None, 12, "r1"),
+    FinalAnswer("rejected", None, "queue_full", 0, "r1"),
+    StatusAnswer({"module": {"port": "up", "rssi": 14}, "uptime_s": 3}),
+    ErrorAnswer("cmd: missing"),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
+    line = encode(request_)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_request(line) == request_
+    assert decode_request(line.rstrip(b"\n")) == request_
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_arrives_as_it_was_sent(answer: Answer) -> None:
+    line = encode(answer)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_answer(line) == answer
+
+
+@given(st.builds(LineAnswer, st.text(max_size=200)))
+def test_any_text_stays_on_its_line(answer: LineAnswer) -> None:
+    line = encode(answer)
+    assert all(0x20 <= octet < 0x7F for octet in line[:-1])
+    assert decode_answer(line) == answer
+
+
+def test_what_a_client_leaves_out_has_its_default() -> None:
+    assert decode_request(b'{"op":"at","cmd":"AT"}') == AtRequest("AT", timeout_ms=300_000, id=None)
+
+
+def test_a_key_of_a_newer_daemon_is_passed_over() -> None:
+    assert decode_answer(b'{"event":"line","text":"OK","colour":"red"}') == LineAnswer("OK")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"", "the line is no JSON: Expecting value at column 1"),
+        (b"AT+CSQ", "the line is no JSON: Expecting value at column 1"),
+        (b'{"op":"\xff"}', "the line is no UTF-8 at byte 7"),
+        (b"[1]", "the line is no JSON object; right is for example"),
+        (b"[" * 60_000, "nested too deep"),
+        (b'{"op":' + b"1" * 5_000 + b"}", "a number too long"),
+        (b'{"op":"at","cmd":"AT","timeout_ms":NaN}', "NaN is no number"),
+        (b'{"op":"at","cmd":"AT","cmd":"ATZ"}', '"cmd": given twice'),
+        (b" " * (LINE_MAX + 1), f"the line has {LINE_MAX + 1} bytes; at most {LINE_MAX} are read"),
+        (b"{}", "op: missing; right is a text"),
+        (b'{"op":1}', "op: a number given; right is a text"),
+        (b'{"op":null}', "op: null given; right is a text"),
+        (b'{"op":[]}', "op: a list given; right is a text"),
+        (b'{"op":{}}', "op: an object given; right is a text"),
+        (b'{"op":"halt"}', 'op: "halt" is unknown; known are "at", "status" and "cancel"'),
+        (b'{"op":"' + b"x" * 99 + b'"}', 'op: "' + "x" * 40 + r'\u2026" is unknown'),
+        (b'{"op":"at"}', "cmd: missing; right is a text"),
+        (b'{"op":"at","cmd":"\\ud800"}', "cmd: half of a surrogate pair"),
+        (b'{"op":"at","cmd":"AT","id":"\\udfff"}', "id: half of a surrogate pair"),
+        (b'{"op":"at","cmd":"AT","id":7}', "id: a number given; right is a text of at most 128 characters, or null"),
+        (b'{"op":"at","cmd":"AT","id":"' + b"i" * (ID_MAX + 1) + b'"}', "id: a text of 129 characters given"),
+        (b'{"op":"at","cmd":"AT","timeout_ms":true}', "timeout_ms: a truth value given; right is a whole number"),
+        (b'{"op":"at","cmd":"AT","timeout_ms":1e3}', "timeout_ms: a number given; right is a whole number"),
+        (
+            b'{"op":"at","cmd":"AT","timeout_ms":999}',
+            "timeout_ms: 999 is out of range; right is a whole number from 1000",
+        ),
+        (b'{"op":"at","cmd":"AT","timeout_ms":3600001}', "timeout_ms: 3600001 is out of range"),
+        (
+            b'{"op":"at","cmd":"AT","timeout":1}',
+            '"timeout": unknown key for op "at"; known are cmd, id, op, timeout_ms',
+        ),
+        (b'{"op":"status","cmd":"AT"}', '"cmd": unknown key for op "status"; known are op'),
+    ],
+)
+def test_a_request_that_is_none_is_refused_by_name(line: bytes, message: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        decode_request(line)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"event":"dance"}', 'event: "dance" is unknown'),
+        (b'{"event":"status","status":[]}', "status: a list given; right is an object"),
+        (b'{"event":"final","state":"ok","rid":"r"}', "duration_ms: missing; right is a whole number from 0"),
+        (b'{"event":"final","state":"ok","rid":"r","duration_ms":-1}', "duration_ms: -1 is out of range"),
+        (b'{"event":"accepted"}', "rid: missing"),
+    ],
+)
+def test_an_answer_that_is_none_is_refused_by_name(line: bytes, message: str) -> None:
+    with pytest.raises(ControlError) as caught:
+        decode_answer(line)
+    assert message in str(caught.value)
+
+
+def test_a_message_too_long_to_read_is_not_sent() -> None:
+    with pytest.raises(ControlError, match=f"at most {LINE_MAX} can be sent"):
+        encode(LineAnswer("x" * LINE_MAX))
+    room = LINE_MAX - len(encode(LineAnswer("")))
+    assert decode_answer(encode(LineAnswer("x" * room))) == LineAnswer("x" * room)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(["op", "event", "cmd", "id", "timeout_ms", "text", "rid", "state", "status", "duration_ms"])
+WORDS = st.sampled_from(["at", "status", "cancel", "accepted", "line", "final", "error"])
+
+
+@given(st.binary(max_size=300) | st.dictionaries(KEYS, WORDS | JSON).map(lambda value: json.dumps(value).encode()))
+def test_random_input_never_raises_anything_but_the_own_error(line: bytes) -> None:
+    for decode in (decode_request, decode_answer):
+        try:
+            message = decode(line)
+        except ControlError:
+            continue
+        assert decode(encode(message)) == message
