@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TCP session as a table: login, commands, end (TCP-3, TCP-4, TCP-5, TCP-7).
+
+Rules of this file: before COMMAND nothing that was typed is run or echoed; the idle timer stands still while a command
+runs; every ending closes once.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class State(enum.Enum):
+    """Where a session is."""
+
+    NEW = "new"
+    NAME = "name awaited"
+    PASSWORD = "password awaited"
+    CHECKING = "login checked"
+    COMMAND = "command awaited"
+    RUNNING = "command runs"
+    CLOSED = "closed"
+
+
+class Event(enum.Enum):
+    """What can happen to it."""
+
+    CONNECTED = "connected"
+    LINE = "line"
+    LOGIN_GOOD = "login good"
+    LOGIN_BAD = "login bad"
+    FINAL = "final result"
+    LOGIN_TIMEOUT = "login timeout"
+    IDLE_TIMEOUT = "idle timeout"
+    PEER_CLOSED = "peer closed"
+    STOPPED = "service stopped"
+
+
+class Effect(enum.Enum):
+    """What the door is to do."""
+
+    ARM_LOGIN = "start the login timer"
+    KEEP_NAME = "keep the name"
+    CHECK_LOGIN = "check name and password"
+    ARM_IDLE = "start the idle timer"
+    STOP_TIMER = "stop the timer"
+    EXECUTE = "run the line"
+    QUEUE_OR_IGNORE = "queue or ignore the line"
+    NEXT = "take the next queued line"
+    CLOSE = "close the connection"
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """A row's right side."""
+
+    state: State
+    effects: tuple[Effect, ...] = ()
+
+
+_CLOSE = To(State.CLOSED, (Effect.STOP_TIMER, Effect.CLOSE))
+_ENDINGS: Final = {Event.PEER_CLOSED: _CLOSE, Event.STOPPED: _CLOSE}
+
+TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
+    State.NEW: {Event.CONNECTED: To(State.NAME, (Effect.ARM_LOGIN,)), **_ENDINGS},
+    State.NAME: {
+        Event.LINE: To(State.PASSWORD, (Effect.KEEP_NAME,)),
+        Event.LOGIN_TIMEOUT: _CLOSE,
+        **_ENDINGS,
+    },
+    State.PASSWORD: {
+        Event.LINE: To(State.CHECKING, (Effect.CHECK_LOGIN,)),
+        Event.LOGIN_TIMEOUT: _CLOSE,
+        **_ENDINGS,
+    },
+    State.CHECKING: {
+        Event.LOGIN_GOOD: To(State.COMMAND, (Effect.ARM_IDLE,)),
+        Event.LOGIN_BAD: _CLOSE,
+        **_ENDINGS,
+    },
+    State.COMMAND: {
+        Event.LINE: To(State.RUNNING, (Effect.STOP_TIMER, Effect.EXECUTE)),
+        Event.IDLE_TIMEOUT: _CLOSE,
+        **_ENDINGS,
+    },
+    State.RUNNING: {
+        Event.LINE: To(State.RUNNING, (Effect.QUEUE_OR_IGNORE,)),
+        Event.FINAL: To(State.COMMAND, (Effect.ARM_IDLE, Effect.NEXT)),
+        **_ENDINGS,
+    },
+    State.CLOSED: {},
+}
+
+
+class IllegalTransition(RuntimeError):
+    """An event that cannot happen in a state; nothing was changed."""
+
+
+class Session:
+    """Where one session is; `step` moves it."""
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+
+    def step(self, event: Event) -> tuple[Effect, ...]:
+        """Move on and return the effects to carry out, in order. Raises `IllegalTransition`."""
+        to = TRANSITIONS[self.state].get(event)
+        if to is None:
+            raise IllegalTransition(f"{event.value} while {self.state.value}")
+        self.state = to.state
+        return to.effects

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telnet's own bytes in a stream of typed ones: taken out, and refused where they ask for something (RFC 854)."""
+
+from typing import Final
+
+IAC: Final = 255
+_DONT, _DO, _WONT, _WILL, _SB, _SE = 254, 253, 252, 251, 250, 240
+
+
+class Telnet:
+    """Incremental filter; state is kept across reads, and nothing is buffered."""
+
+    def __init__(self) -> None:
+        self._within = _TEXT
+        self._verb = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what was typed, and what is to be answered: every offer and wish is declined."""
+        if self._within == _TEXT and IAC not in data:
+            return data, b""
+        typed, answer = bytearray(), bytearray()
+        for octet in data:
+            if self._within == _TEXT:
+                if octet == IAC:
+                    self._within = _COMMAND
+                else:
+                    typed.append(octet)
+            elif self._within == _COMMAND:
+                self._command(octet, typed)
+            elif self._within == _OPTION:
+                if self._verb in {_DO, _WILL}:
+                    answer += bytes((IAC, _WONT if self._verb == _DO else _DONT, octet))
+                self._within = _TEXT
+            elif self._within == _SUBNEGOTIATION:
+                self._within = _SUBNEGOTIATION_IAC if octet == IAC else _SUBNEGOTIATION
+            else:
+                self._within = _TEXT if octet == _SE else _SUBNEGOTIATION
+        return bytes(typed), bytes(answer)
+
+    def _command(self, octet: int, typed: bytearray) -> None:
+        self._within = _TEXT
+        if octet == IAC:  # a doubled IAC is the byte itself
+            typed.append(octet)
+        elif octet == _SB:
+            self._within = _SUBNEGOTIATION
+        elif octet in {_DO, _DONT, _WILL, _WONT}:
+            self._within = _OPTION
+            self._verb = octet
+
+
+_TEXT, _COMMAND, _OPTION, _SUBNEGOTIATION, _SUBNEGOTIATION_IAC = range(5)

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the whole daemon and takes it down; the only room that knows every other."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from atrund import __version__, journal, records
+from atrund.broker import Broker, BrokerSettings
+from atrund.clock import Clock, SystemClock
+from atrund.config import Config, ConfigError, load, report, warnings
+from atrund.doors import sms
+from atrund.doors.local import LocalDoor
+from atrund.doors.mqtt import SUBSCRIPTIONS, MqttDoor, MqttRules
+from atrund.doors.sms import SmsDoor, SmsRules
+from atrund.doors.tcp import TcpDoor, TcpRules
+from atrund.ledger import Ledger, StorageError, open_ledger, tables
+from atrund.mirror import Mirror
+from atrund.module.channel import Channel
+from atrund.module.keeper import Keeper, Module, State
+from atrund.module.port import OpenPort, open_port
+from atrund.module.store import Store
+from atrund.module.urc import Fanout
+from atrund.runner import Runner
+from atrund.service import Service
+
+log = structlog.get_logger()
+
+STOP_GRACE: Final = 20.0
+"""Seconds that the running command gets at a stop; longer ones are left, and the port is given up."""
+PRUNE_EVERY: Final = 3600.0
+"""Seconds between two looks at the ledger's caps: an hour of the busiest door stays far below them."""
+EXIT_CONFIG: Final = 2
+
+
+class Daemon:
+    """All rooms, wired. `start`, then `stop`; `status` tells what is up."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        open_port: OpenPort,
+        ledger: Ledger,
+        notify: Service,
+    ) -> None:
+        self.session = uuid.uuid4().hex
+        self.fanout = Fanout()
+        self._config = config
+        self._clock = clock
+        self._ledger = ledger
+        self._notify = notify
+        base = f"{config.mqtt.prefix}/{config.node}/" if config.mqtt.enabled else ""
+        self._mirror = Mirror(
+            clock=clock, session=self.session, base=base, full_numbers=config.privacy.numbers == "full"
+        )
+        self.keeper = Keeper(
+            path=config.module.port,
+            baudrate=config.module.baudrate,
+            open_port=open_port,
+            make_channel=self._make_channel,
+            on_change=self._module_changed,
+        )
+        self.runner = Runner(channel=lambda: self.keeper.channel, ledger=ledger, mirror=self._mirror)
+        self.sms = self._make_sms() if config.sms.enabled else None
+        self.tcp = self._make_tcp() if config.tcp.enabled else None
+        self.mqtt: MqttDoor | None = None
+        self.broker: Broker | None = None
+        if config.mqtt.enabled:
+            self.mqtt, self.broker = self._make_mqtt(base)
+        self.local = self._make_local()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the exception of a task that should run for ever and did not."""
+
+    async def start(self) -> None:
+        """Open the doors. Raises `OSError` when one can't be opened. The module may be absent."""
+        await self._ledger.start()
+        if self._ledger.failure:
+            log.error("ledger unusable; SMS stay unread and MQTT requests are refused", detail=self._ledger.failure)
+        if self.local is not None:
+            await self.local.start()
+        if self.tcp is not None:
+            await self.tcp.start()
+        if self.mqtt is not None and self.broker is not None:
+            await self.mqtt.take_up()
+            self._keep(self.broker.run(), "broker")
+        if self._config.module.port:
+            self._keep(self.keeper.run(), "keeper")
+        if self.sms is not None:
+            self._keep(self.sms.run(), "sms door")
+        else:
+            await sms.switched_off(self._ledger)
+        self._keep(self._prune_for_ever(), "prune")
+        if (interval := self._notify.watchdog_interval) is not None:
+            self._keep(self._feed_watchdog(interval), "watchdog")
+        self._notify.ready(self._status_line())
+        log.info("doors open", doors=", ".join(self._doors()) or "none", version=__version__)
+
+    async def stop(self) -> None:
+        """Take nothing new, let what runs end, say goodbye, give everything back."""
+        self._notify.stopping()
+        if self.tcp is not None:
+            await self.tcp.close()
+        await self.runner.close(STOP_GRACE)
+        if self.broker is not None:
+            await self.broker.say_goodbye("stopped")
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_TASK_END)
+        if self.local is not None:
+            await self.local.close()
+        await self._ledger.close()
+        log.info("stopped")
+
+    async def status(self) -> dict[str, object]:
+        """Return what `atrunctl status` shows."""
+        try:
+            counts = await self._ledger.ask(tables.counts())
+        except StorageError:
+            counts = {}
+        module, channel = self.keeper.module, self.keeper.channel
+        return {
+            "atrund": {"version": __version__, "node": self._config.node, "session": self.session},
+            "module": {
+                "state": module.state.value,
+                "detail": module.detail,
+                "port": self._config.module.port,
+                "model": module.model,
+                "firmware": module.firmware,
+                "memory": module.memory,
+            },
+            "requests": {"running": self.runner.running, "waiting": {} if channel is None else channel.depths},
+            "sms": {"state": "off" if self.sms is None else self.sms.state},
+            "tcp": {
+                "state": "off" if self.tcp is None else "open",
+                "ports": [] if self.tcp is None else list(self.tcp.ports),
+                "peer": "" if self.tcp is None else self.tcp.peer,
+            },
+            "mqtt": {
+                "state": "off" if self.broker is None else "on",
+                "connected": self.broker is not None and self.broker.connected,
+                "remote_at": self._config.mqtt.remote_at,
+            },
+            "ledger": {"state": self._ledger.failure or "ok", "missed": self._ledger.missed, **counts},
+            "clock": {"known": self._clock.known()},
+        }
+
+    def _make_channel(self, on_lost: Callable[[str], None]) -> Channel:
+        return Channel(
+            unsolicited=self._unsolicited,
+            on_lost=on_lost,
+            gap=self._config.module.gap,
+            prompt_gap=self._config.module.prompt_gap,
+            depth=self._config.queue.depth,
+            max_wait=self._config.queue.max_wait,
+        )
+
+    def _make_sms(self) -> SmsDoor:
+        given = self._config.sms
+        rules = SmsRules(
+            numbers=given.numbers,
+            passwords=tuple(password.reveal() for password in given.passwords),
+            timeout=given.timeout,
+            delay=given.delay,
+            max_age=given.max_age,
+            convert_ucs2=given.ucs2 == "convert",
+            answer_max_age=given.answer_max_age,
+            answers_per_hour=given.answers_per_hour,
+            answers_per_day=given.answers_per_day,
+            sweep=given.sweep,
+        )
+        return SmsDoor(
+            rules,
+            store=Store(lambda: self.keeper.channel, lambda: self.keeper.module.memory),
+            fanout=self.fanout,
+            runner=self.runner,
+            ledger=self._ledger,
+            mirror=self._mirror,
+            clock=self._clock,
+        )
+
+    def _make_tcp(self) -> TcpDoor:
+        given = self._config.tcp
+        rules = TcpRules(
+            listen=tuple(str(address) for address in given.listen),
+            port=given.port,
+            firewall=given.firewall,
+            users=tuple((user.name, user.password.reveal()) for user in given.users),
+            login_timeout=given.login_timeout,
+            idle_timeout=given.idle_timeout,
+            timeout=given.timeout,
+            delay=given.delay,
+            sequence=given.sequence,
+        )
+        return TcpDoor(rules, runner=self.runner, ledger=self._ledger, mirror=self._mirror)
+
+    def _make_mqtt(self, base: str) -> tuple[MqttDoor, Broker]:
+        given = self._config.mqtt
+        rules = MqttRules(given.remote_at, given.run_queued, given.reply_prefixes)
+        door = MqttDoor(rules, runner=self.runner, ledger=self._ledger, mirror=self._mirror, clock=self._clock)
+        settings = BrokerSettings(
+            host=given.host,
+            port=given.port,
+            client_id=given.client_id,
+            version5=given.protocol == "5",
+            keepalive=round(given.keepalive),
+            session_expiry=round(given.session_expiry),
+            connect_timeout=given.connect_timeout,
+            user=given.user,
+            password="" if given.password is None else given.password.reveal(),
+            tls=given.tls,
+            ca_file=given.ca_file,
+            cert_file=given.cert_file,
+            key_file=given.key_file,
+        )
+        broker = Broker(
+            settings,
+            base=base,
+            subscriptions=SUBSCRIPTIONS,
+            ledger=self._ledger,
+            status=lambda state, reason: records.status_record(self._mirror.stamp(), state=state, reason=reason),
+            on_message=door.receive,
+        )
+        door.broker = broker
+        return door, broker
+
+    def _make_local(self) -> LocalDoor | None:
+        given = self._config.local
+        if given.socket is None:
+            return None
+        return LocalDoor(given.socket, mode=given.mode, group=given.group, runner=self.runner, status=self.status)
+
+    def _unsolicited(self, lines: tuple[str, ...]) -> None:
+        log.debug("unsolicited", code=lines[0])
+        self.fanout.publish(lines)
+
+    def _module_changed(self, module: Module) -> None:
+        self._notify.status(self._status_line())
+        if self.sms is not None and module.state is State.READY:
+            self.sms.look()
+
+    def _status_line(self) -> str:
+        module = self.keeper.module
+        detail = f": {module.detail}" if module.detail else ""
+        return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}"
+
+    def _doors(self) -> list[str]:
+        given = {"sms": self.sms, "tcp": self.tcp, "mqtt": self.mqtt, "local": self.local}
+        return [name for name, door in given.items() if door is not None]
+
+    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A room's own loop ends only by cancellation; a fault in it must end the daemon, not leave it half alive."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            log.error("room failed", room=task.get_name(), exc_info=error)
+            self.failed.set_result(None)
+
+    async def _prune_for_ever(self) -> None:
+        while True:
+            self._ledger.behind(*tables.prune(self._ledger.run), tables.trim_outbox(self._config.mqtt.spool_records))
+            await asyncio.sleep(PRUNE_EVERY)
+
+    async def _feed_watchdog(self, interval: float) -> None:
+        while True:
+            self._notify.ping()
+            await asyncio.sleep(interval)
+
+
+_TASK_END: Final = 5.0
+"""Seconds for a cancelled room to end: closing a socket and a paho thread takes a second at most."""
+
+
+def build(
+    config: Config,
+    *,
+    ledger: Ledger,
+    clock: Clock | None = None,
+    open_port: OpenPort = open_port,
+    notify: Service | None = None,
+) -> Daemon:
+    """Build the whole daemon on the running loop. Clock, opener of ports and ledger are what a test exchanges."""
+    return Daemon(
+        config, clock=clock or SystemClock(), open_port=open_port, ledger=ledger, notify=notify or Service({})
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        config = load(options.config, hostname=socket.gethostname(), machine_id=_machine_id())
+    except ConfigError as error:
+        sys.stderr.write(report(error) + "\n")
+        return EXIT_CONFIG
+    if options.check:
+        for warning in warnings(config):
+            sys.stderr.write(f"warning: {warning}\n")
+        sys.stdout.write("ok\n")
+        return 0
+    log_output = journal.configure(config.log.level, config.log.format)
+    try:
+        return asyncio.run(_serve(config))
+    finally:
+        log_output.close()
+
+
+async def _serve(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    for warning in warnings(config):
+        log.warning("configuration", detail=warning)
+    with contextlib.suppress(OSError):
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    daemon = build(
+        config, ledger=await loop.run_in_executor(None, open_ledger, config.state_dir), notify=Service(os.environ)
+    )
+    try:
+        await daemon.start()
+    except OSError as error:
+        log.error("not started", detail=str(error))  # noqa: TRY400 - the text says it all
+        await daemon.stop()
+        return 1
+    daemon.failed.add_done_callback(lambda _: stopping.set())
+    await stopping.wait()
+    await daemon.stop()
+    return 1 if daemon.failed.done() else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="atrund", description="Runs AT commands for those who are allowed.")
+    parser.add_argument("--config", type=Path, default=Path("/etc/atrund/atrund.toml"), metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="say whether the configuration is right, and end")
+    parser.add_argument("--version", action="version", version=f"atrund {__version__}")
+    return parser
+
+
+def _machine_id() -> str | None:
+    try:
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local door: the control socket that atrunctl talks to."""
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+import struct
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from atrund import control
+from atrund.atrun.instance import final_words
+from atrund.atrun.request import Door, Request
+from atrund.runner import Run, Runner
+
+log = structlog.get_logger()
+
+CONNECTIONS_MAX: Final = 16
+"""Clients at once: operators and scripts, each short."""
+SLOW_READER: Final = 30.0
+
+
+class LocalDoor:
+    """Serves the control socket until closed."""
+
+    def __init__(
+        self, path: Path, *, mode: int, group: str, runner: Runner, status: Callable[[], Awaitable[dict[str, object]]]
+    ) -> None:
+        self._path = path
+        self._mode = mode
+        self._group = group
+        self._runner = runner
+        self._status = status
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Open the socket. Raises `OSError`; a socket that another daemon still serves is left alone."""
+        if _is_served(self._path):
+            raise OSError(f"{self._path}: another daemon serves it already")
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._server = await asyncio.start_unix_server(self._come, str(self._path), limit=control.LINE_MAX)
+        if self._group:
+            os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
+        self._path.chmod(self._mode)
+
+    async def close(self) -> None:
+        """Close the socket and take it away."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._clients:
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=2.0)
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
+        if len(self._clients) >= CONNECTIONS_MAX:
+            writer.write(control.encode(control.ErrorAnswer(f"{CONNECTIONS_MAX} clients are connected already")))
+            writer.close()
+            return
+        self._clients.add(task)
+        client = _Client(reader, writer, self._runner, self._status)
+        try:
+            await client.serve()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._clients.discard(task)
+            client.leave()
+            writer.close()
+
+
+class _Client:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        runner: Runner,
+        status: Callable[[], Awaitable[dict[str, object]]],
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._runner = runner
+        self._status = status
+        self._run: Run | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._who = _user(writer)
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ValueError:  # a line over the limit: what follows can't be told from its rest
+                await self._say(control.ErrorAnswer(f"a line is at most {control.LINE_MAX} octets"))
+                return
+            if not line.endswith(b"\n"):
+                return
+            try:
+                request = control.decode_request(line)
+            except control.ControlError as error:
+                await self._say(control.ErrorAnswer(str(error)))
+                continue
+            await self._act(request)
+
+    def leave(self) -> None:
+        """Take back what the client asked for, now that it is gone."""
+        if self._run is not None:
+            self._run.give_up()
+        if self._answering is not None:
+            self._answering.cancel()
+
+    async def _act(self, request: control.Request) -> None:
+        match request:
+            case control.StatusRequest():
+                await self._say(control.StatusAnswer(await self._status()))
+            case control.CancelRequest():
+                if self._run is not None:
+                    self._run.give_up()
+                else:
+                    await self._say(control.ErrorAnswer("no command runs on this connection"))
+            case control.AtRequest():
+                if self._run is not None:
+                    await self._say(control.ErrorAnswer("a command runs already on this connection"))
+                    return
+                self._run = self._runner.start(
+                    Request(
+                        rid=uuid.uuid4().hex,
+                        door=Door.LOCAL,
+                        peer=self._who,
+                        line=request.cmd,
+                        timeout=request.timeout_ms / 1000,
+                        context={"id": request.id},
+                    )
+                )
+                self._answering = asyncio.get_running_loop().create_task(self._answer(self._run, request.id))
+
+    async def _answer(self, run: Run, correlation: str | None) -> None:
+        if await asyncio.shield(run.accepted):
+            await self._say(control.AcceptedAnswer(run.request.rid, correlation))
+        async for line in run.lines():
+            await self._say(control.LineAnswer(line.text))
+        outcome = await asyncio.shield(run.outcome)
+        self._run = None
+        if outcome is not None:
+            await self._say(
+                control.FinalAnswer(
+                    state=outcome.end.value,
+                    final=final_words(outcome, 1),
+                    reason=outcome.reason.value if outcome.reason else None,
+                    duration_ms=outcome.duration_ms,
+                    rid=run.request.rid,
+                )
+            )
+
+    async def _say(self, answer: control.Answer) -> None:
+        self._writer.write(control.encode(answer))
+        try:
+            async with asyncio.timeout(SLOW_READER):
+                await self._writer.drain()
+        except TimeoutError:
+            self._writer.transport.abort()
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _user(writer: asyncio.StreamWriter) -> str:
+    """Return who is at the other end, by the kernel's word."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"uid {uid}"

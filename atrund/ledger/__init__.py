@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must survive: requests, outbox, audit, judged messages, in one SQLite file with one writer thread.
+
+The event loop never waits for the disk; it awaits a future where a promise rests on it, and otherwise goes on.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from atrund.ledger import tables
+from atrund.ledger.schema import LedgerRefusedError, open_file
+from atrund.ledger.writer import Job, StorageError, Store, Write, Writer
+
+__all__ = ["Ledger", "LedgerRefusedError", "StorageError", "Submits", "open_ledger"]
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds to write what waits at the end: flash takes 100 ms a sync, and little can be waiting."""
+
+
+class Submits(Protocol):
+    """Where jobs go: the writer thread, or a store that applies them at once where time is virtual."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job; never raises."""
+
+    def close(self, timeout: float) -> None:
+        """Write what waits and close."""
+
+
+class Ledger:
+    """The event loop's side of the ledger. Without a writer (`failure` says why) nothing durable can be promised."""
+
+    def __init__(self, writer: Submits | None, *, failure: str = "") -> None:
+        self.failure = failure
+        self.missed = 0
+        """Writes without a promise that were lost."""
+        self.on_posted: Callable[[], None] = lambda: None
+        """Called on the event loop when the outbox may have new rows."""
+        self._writer = writer
+        self._base_run = 0.0
+        self._started = 0.0
+
+    @property
+    def run(self) -> float:
+        """Seconds that the daemon has run, over all its starts (REQ-11)."""
+        return self._base_run + asyncio.get_running_loop().time() - self._started
+
+    async def start(self) -> None:
+        """Read the run clock; to be called once, on the loop."""
+        self._started = asyncio.get_running_loop().time()
+        if self._writer is not None:
+            self._base_run = await self.ask(tables.get_meta("run", 0.0))
+
+    async def durable(self, *writes: Write) -> list[Any]:
+        """Write together and synced to disk before this returns; returns each write's value. Raises `StorageError`."""
+        keep_run = tables.set_meta("run", self.run)
+        results = await self._submit((*writes, keep_run), synced=True)
+        self.on_posted()
+        return results
+
+    async def ask(self, look: Write) -> Any:  # noqa: ANN401 - as many types as looks
+        """Look something up. Raises `StorageError`."""
+        return (await self._submit((look,), synced=False))[0]
+
+    def behind(self, *writes: Write) -> None:
+        """Write together soon, without a promise; returns at once."""
+        if self._writer is None:
+            self.missed += 1
+            return
+        self._writer.submit(Job((*writes, self._tell_posted())))
+
+    async def close(self) -> None:
+        """Write what waits and close the file."""
+        if self._writer is not None:
+            self.behind(tables.set_meta("run", self.run))
+            writer, self._writer = self._writer, None
+            await asyncio.get_running_loop().run_in_executor(None, writer.close, CLOSE_TIMEOUT)
+
+    def _tell_posted(self) -> Write:
+        loop = asyncio.get_running_loop()
+
+        def tell(_: sqlite3.Connection) -> None:
+            # The row is seen by the drain's own look, which queues behind this transaction.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.on_posted)
+
+        return tell
+
+    async def _submit(self, writes: tuple[Write, ...], *, synced: bool) -> list[Any]:
+        if self._writer is None:
+            raise StorageError(self.failure or "the ledger is closed")
+        future: Future[list[Any]] = Future()
+        self._writer.submit(Job(writes, future, synced=synced))
+        return await asyncio.wrap_future(future)
+
+
+def open_ledger(state_dir: Path) -> Ledger:
+    """Open `state_dir/ledger.db`; blocking, so to be called off the loop or before it runs.
+
+    A file that can't be used gives a ledger that promises nothing and says why (REQ-12).
+    """
+    try:
+        connection = open_file(state_dir / "ledger.db")
+    except LedgerRefusedError as error:
+        return Ledger(None, failure=str(error))
+    return Ledger(Writer(Store(connection)))

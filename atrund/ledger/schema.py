@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger's file: its schema with versions, opened with care. A newer or a damaged one is refused, unharmed."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE requests (              -- what a transport may deliver again: SMS, MQTT
+        rid      TEXT PRIMARY KEY,
+        door     TEXT NOT NULL,
+        peer     TEXT NOT NULL,
+        key      TEXT NOT NULL,          -- what a repeated delivery is known by
+        digest   TEXT NOT NULL,          -- of command line and body: the same key with another content is no repetition
+        line     TEXT NOT NULL,
+        asked    TEXT NOT NULL,          -- JSON: timeout, delay, instance, reply, context
+        state    TEXT NOT NULL,          -- recorded, sent, or the outcome
+        outcome  TEXT,                   -- JSON
+        answered INTEGER NOT NULL DEFAULT 0,
+        run      REAL NOT NULL           -- seconds that the daemon had run (REQ-11)
+    );
+    CREATE UNIQUE INDEX requests_key ON requests (door, key) WHERE key <> '';
+    CREATE INDEX requests_run ON requests (run);
+    CREATE TABLE outbox (                -- what MQTT has yet to acknowledge; seq never restarts
+        seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+        response INTEGER NOT NULL,       -- 1: an answer, never dropped for room; 0: the mirror
+        topic    TEXT NOT NULL,
+        payload  TEXT NOT NULL,
+        extra    TEXT NOT NULL           -- JSON: MQTT 5 properties
+    );
+    CREATE TABLE audit (
+        n           INTEGER PRIMARY KEY AUTOINCREMENT,
+        ts          TEXT NOT NULL,
+        rid         TEXT NOT NULL,
+        door        TEXT NOT NULL,
+        peer        TEXT NOT NULL,
+        line        TEXT NOT NULL,
+        event       TEXT NOT NULL,
+        reason      TEXT,
+        rule        TEXT,
+        duration_ms INTEGER
+    );
+    CREATE TABLE messages (              -- every SMS that was judged, by the hash of SMS-11
+        key     TEXT PRIMARY KEY,
+        verdict TEXT NOT NULL,
+        run     REAL NOT NULL
+    );
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value);
+    """,
+)
+"""One script a version; a later version adds scripts and never changes one."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+class LedgerRefusedError(Exception):
+    """The file cannot be used; it was left as it is. The text says why and what to do."""
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """Open or create the ledger and bring its schema up to date.
+
+    Raises `LedgerRefusedError` for a file of a newer version, a damaged one, or one that can't be opened or written.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    except sqlite3.Error as error:
+        raise LedgerRefusedError(f"{path}: {error}; the folder must exist and belong to the user atrund") from error
+    try:
+        _prepare(connection, path)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise LedgerRefusedError(f"{path}: {error}; it must be writable, with room on its disk") from error
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise LedgerRefusedError(f"{path}: {error}; move it away to begin anew, or restore it") from error
+    except LedgerRefusedError:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    # Read before anything is written: a newer file must stay as it is, journal mode included.
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise LedgerRefusedError(
+            f"{path}: written by a newer atrund (version {version}; this one knows {VERSION}); install that one"
+        )
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise LedgerRefusedError(f"{path}: damaged ({verdict}); move it away to begin anew, or restore it")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA journal_size_limit=1048576")  # a WAL that grew once must not hold a router's flash
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written to the ledger's tables and read from them; each function returns a write for the writer."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from atrund.atrun.request import Door, End, Outcome, Reason, Request
+from atrund.ledger.writer import Write
+
+REQUESTS_MAX: Final = 10_000
+"""Ended requests remembered, the newest (MQ-2)."""
+AUDIT_MAX: Final = 50_000
+"""Audit rows kept, the newest: some 10 MB."""
+MESSAGES_SPAN: Final = 30 * 86400.0
+"""Seconds of running for which a judged SMS is remembered (SMS-11)."""
+
+RECORDED: Final = "recorded"
+SENT: Final = "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request as the ledger has it: `state` is `recorded`, `sent` or `ended`."""
+
+    request: Request
+    state: str
+    digest: str
+    outcome: Outcome | None
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the outbox. `extra` holds MQTT 5 properties by name."""
+
+    seq: int
+    response: bool
+    topic: str
+    payload: dict[str, Any]
+    extra: dict[str, str]
+
+
+def content_digest(request: Request) -> str:
+    """Return what tells two contents under one key apart."""
+    return hashlib.sha256(f"{request.line}\0{request.context.get('body')}".encode()).hexdigest()[:32]
+
+
+def record(request: Request, run: float) -> Write:
+    """Insert a request as recorded; the write returns None, or what is `Known` under its key already."""
+
+    def write(db: sqlite3.Connection) -> Known | None:
+        if request.key and (known := _one(db, "door = ? AND key = ?", (request.door.value, request.key))):
+            return known
+        db.execute(
+            "INSERT INTO requests (rid, door, peer, key, digest, line, asked, state, run) VALUES (?,?,?,?,?,?,?,?,?)",
+            (
+                request.rid,
+                request.door.value,
+                request.peer,
+                request.key,
+                content_digest(request),
+                request.line,
+                _asked(request),
+                RECORDED,
+                run,
+            ),
+        )
+        return None
+
+    return write
+
+
+def mark_sent(rid: str) -> Write:
+    """Note that the command is about to reach the module."""
+    return _change("UPDATE requests SET state = ? WHERE rid = ? AND outcome IS NULL", (SENT, rid))
+
+
+def mark_ended(rid: str, outcome: Outcome) -> Write:
+    """Note the one outcome; a second one changes nothing."""
+    return _change(
+        "UPDATE requests SET state = 'ended', outcome = ? WHERE rid = ? AND outcome IS NULL",
+        (_outcome_to_json(outcome), rid),
+    )
+
+
+def mark_answered(rid: str) -> Write:
+    """Note that the asker has the answer, or never will."""
+    return _change("UPDATE requests SET answered = 1 WHERE rid = ?", (rid,))
+
+
+def known_by_key(door: Door, key: str) -> Write:
+    """Return the request under a key, or None."""
+    return lambda db: _one(db, "door = ? AND key = ?", (door.value, key))
+
+
+def unfinished(door: Door) -> Write:
+    """Return a door's requests that are not ended, or not answered though an answer is owed; oldest first."""
+
+    def look(db: sqlite3.Connection) -> list[Known]:
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM requests WHERE door = ? AND (outcome IS NULL OR answered = 0) ORDER BY run, rowid",  # noqa: S608 - constants
+            (door.value,),
+        )
+        return [_known(row) for row in rows]
+
+    return look
+
+
+def post(*, response: bool, topic: str, payload: str, extra: Mapping[str, str] | None = None) -> Write:
+    """Put a message into the outbox."""
+    return _change(
+        "INSERT INTO outbox (response, topic, payload, extra) VALUES (?,?,?,?)",
+        (int(response), topic, payload, json.dumps(dict(extra or {}))),
+    )
+
+
+def outbox_after(seq: int, limit: int) -> Write:
+    """Return the next rows behind `seq`."""
+
+    def look(db: sqlite3.Connection) -> list[Row]:
+        rows = db.execute(
+            "SELECT seq, response, topic, payload, extra FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
+        )
+        return [
+            Row(n, bool(response), topic, json.loads(text), json.loads(extra))
+            for n, response, topic, text, extra in rows
+        ]
+
+    return look
+
+
+def posted(seqs: Iterable[int]) -> Write:
+    """Take acknowledged rows out of the outbox."""
+    given = [(seq,) for seq in seqs]
+    return lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", given).rowcount
+
+
+def trim_outbox(records: int) -> Write:
+    """Drop the oldest mirror rows past the cap, never an answer; returns how many."""
+    return _change(
+        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE response = 0 ORDER BY seq"
+        " LIMIT max(0, (SELECT count(*) FROM outbox) - ?))",
+        (records,),
+    )
+
+
+def audit(
+    *,
+    ts: str,
+    rid: str,
+    door: str,
+    peer: str,
+    line: str,
+    event: str,
+    reason: str | None = None,
+    rule: str | None = None,
+    duration_ms: int | None = None,
+) -> Write:
+    """Note who did what through which door, what was decided and by which rule (POL-4)."""
+    return _change(
+        "INSERT INTO audit (ts, rid, door, peer, line, event, reason, rule, duration_ms) VALUES (?,?,?,?,?,?,?,?,?)",
+        (ts, rid, door, peer, line, event, reason, rule, duration_ms),
+    )
+
+
+def remember_message(key: str, verdict: str, run: float) -> Write:
+    """Note that an SMS was judged."""
+    return _change("INSERT OR IGNORE INTO messages (key, verdict, run) VALUES (?,?,?)", (key, verdict, run))
+
+
+def message_verdicts() -> Write:
+    """Return the verdict of every remembered SMS by its key."""
+    return lambda db: dict(db.execute("SELECT key, verdict FROM messages"))
+
+
+def counts() -> Write:
+    """Return how much is in each table, for the status."""
+
+    def look(db: sqlite3.Connection) -> dict[str, int]:
+        tables = ("requests", "outbox", "audit", "messages")
+        return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}  # noqa: S608 - constants
+
+    return look
+
+
+def get_meta(name: str, default: float) -> Write:
+    """Return a number kept under a name."""
+
+    def look(db: sqlite3.Connection) -> float:
+        row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return default if row is None else float(row[0])
+
+    return look
+
+
+def set_meta(name: str, value: float) -> Write:
+    """Keep a number under a name."""
+    return _change(
+        "INSERT INTO meta VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
+    )
+
+
+def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
+    """Forget what is past the caps; messages whose keys are `still_there` in a store are kept."""
+    kept = json.dumps(list(still_there))
+    return (
+        _change(
+            "DELETE FROM requests WHERE answered = 1 AND rid NOT IN"
+            " (SELECT rid FROM requests ORDER BY run DESC LIMIT ?)",
+            (REQUESTS_MAX,),
+        ),
+        _change("DELETE FROM audit WHERE n <= (SELECT max(n) FROM audit) - ?", (AUDIT_MAX,)),
+        _change(
+            "DELETE FROM messages WHERE run < ? AND key NOT IN (SELECT value FROM json_each(?))",
+            (run - MESSAGES_SPAN, kept),
+        ),
+    )
+
+
+_COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered"
+
+
+def _change(sql: str, values: tuple[object, ...]) -> Callable[[sqlite3.Connection], int]:
+    return lambda db: db.execute(sql, values).rowcount
+
+
+def _one(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> Known | None:
+    row = db.execute(f"SELECT {_COLUMNS} FROM requests WHERE {where}", values).fetchone()  # noqa: S608 - constants
+    return None if row is None else _known(row)
+
+
+def _known(row: tuple[Any, ...]) -> Known:
+    rid, door, peer, key, digest, line, asked, state, outcome, answered = row
+    request = Request(rid=rid, door=Door(door), peer=peer, line=line, key=key, **json.loads(asked))
+    return Known(request, state, digest, None if outcome is None else _outcome_from_json(outcome), bool(answered))
+
+
+def _asked(request: Request) -> str:
+    return json.dumps(
+        {
+            "timeout": request.timeout,
+            "delay": request.delay,
+            "instance": request.instance,
+            "reply": request.reply,
+            "expires": request.expires,
+            "context": dict(request.context),
+        }
+    )
+
+
+def _outcome_to_json(outcome: Outcome) -> str:
+    return json.dumps(
+        {
+            "end": outcome.end.value,
+            "reason": outcome.reason and outcome.reason.value,
+            "final": outcome.final,
+            "lines": outcome.lines,
+            "framed": outcome.framed,
+            "truncated": outcome.truncated,
+            "queued_ms": outcome.queued_ms,
+            "duration_ms": outcome.duration_ms,
+        }
+    )
+
+
+def _outcome_from_json(text: str) -> Outcome:
+    given = json.loads(text)
+    reason = given.pop("reason")
+    return Outcome(
+        end=End(given.pop("end")),
+        reason=None if reason is None else Reason(reason),
+        lines=tuple(given.pop("lines")),
+        **given,
+    )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that touches the ledger's file.
+
+Rules of this file: a job is applied whole or not at all; a durable one is on disk (synced) before its future resolves
+and carries with it whatever waited; what is written behind alone is gathered and not synced.
+"""
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Write = Callable[[sqlite3.Connection], Any]
+"""One change, or one look; its return value is handed back."""
+
+GATHER: Final = 0.2
+"""Seconds for which writes without a promise are gathered: few enough that a mirror seems live, and spares flash."""
+BEHIND_MAX: Final = 10_000
+"""Jobs that may wait; at some 500 bytes each they stay under 5 MB when the disk hangs."""
+
+
+class StorageError(Exception):
+    """The disk did not take it. Nothing of the job was written."""
+
+
+@dataclass(slots=True)
+class Job:
+    """Writes that belong together. `future` is None for what is written behind."""
+
+    writes: Sequence[Write]
+    future: Future[list[Any]] | None = None
+    synced: bool = False
+
+
+@dataclass(slots=True)
+class Store:
+    """Applies jobs to a connection, on whichever thread calls it."""
+
+    connection: sqlite3.Connection
+    finish: Write | None = None
+    """Run at the end of each transaction."""
+    missed: int = 0
+    """Jobs written behind that the disk did not take."""
+    _full: bool = field(default=True)
+
+    def apply(self, jobs: Sequence[Job]) -> None:
+        """Apply jobs in order in one transaction, and resolve their futures. Never raises."""
+        results: list[tuple[Job, list[Any] | Exception]] = []
+        # An asker that went away no longer wants to know; what it wanted written is written all the same.
+        awaited = {id(job): job.future for job in jobs if job.future and job.future.set_running_or_notify_cancel()}
+        try:
+            self._sync(full=any(job.synced for job in jobs))
+            self.connection.execute("BEGIN IMMEDIATE")
+            results = [(job, self._apply_one(job)) for job in jobs]
+            if self.finish is not None:
+                self.finish(self.connection)
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            results = [(job, StorageError(str(error))) for job in jobs]
+        for job, result in results:
+            self.missed += job.future is None and isinstance(result, Exception)
+            if (future := awaited.get(id(job))) is not None:
+                _resolve(future, result)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def _apply_one(self, job: Job) -> list[Any] | Exception:
+        """A job that breaks a rule of the schema fails alone; a disk that fails, fails the transaction."""
+        self.connection.execute("SAVEPOINT job")
+        try:
+            result = [write(self.connection) for write in job.writes]
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError) as error:
+            self.connection.execute("ROLLBACK TO job")
+            self.connection.execute("RELEASE job")
+            return StorageError(str(error))
+        self.connection.execute("RELEASE job")
+        return result
+
+    def _sync(self, *, full: bool) -> None:
+        if full != self._full:
+            self.connection.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
+            self._full = full
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+
+def _resolve(future: Future[list[Any]], result: list[Any] | Exception) -> None:
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+class Writer:
+    """Feeds a store from one thread of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.dropped = 0
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Hand a job over; never blocks. What is written behind is dropped and counted while too much waits."""
+        if job.future is None and self._jobs.qsize() >= BEHIND_MAX:
+            self.dropped += 1
+            return
+        self._jobs.put(job)
+
+    def close(self, timeout: float) -> None:
+        """Write what waits, close the file, end the thread; give up after `timeout` seconds."""
+        self._jobs.put(None)
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while True:
+            jobs, ended = self._gather()
+            if jobs:
+                self.store.apply(jobs)
+            if ended:
+                self.store.close()
+                return
+
+    def _gather(self) -> tuple[list[Job], bool]:
+        """Wait for a job; then for more, as long as nobody waits for any of them."""
+        jobs: list[Job] = []
+        until = None
+        while True:
+            try:
+                if until is None:
+                    job = self._jobs.get()
+                elif any(job.future is not None for job in jobs):
+                    job = self._jobs.get_nowait()
+                else:
+                    job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return jobs, False
+            if job is None:
+                return jobs, True
+            jobs.append(job)
+            until = until or time.monotonic() + GATHER

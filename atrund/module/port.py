@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that knows the serial library.
+
+Rules of this file: nothing blocks the event loop. Opening happens on a thread; closing throws unsent bytes away first,
+because the library drains the port on the loop otherwise; writing never waits.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import termios
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import serial
+import serial_asyncio
+
+WRITE_MAX: Final = 65536
+"""Bytes that may wait to be written: a module that takes none for this long has hung."""
+
+
+class Receiver(Protocol):
+    """What a port reports to, always on the event loop."""
+
+    def received(self, data: bytes) -> None:
+        """Take what the module sent."""
+
+    def lost(self, why: str) -> None:
+        """Take note that the port is gone; called once, and not after `close`."""
+
+
+class Port(Protocol):
+    """An open port."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; never blocks and never raises. A port that takes nothing is lost."""
+
+    def close(self) -> None:
+        """Give the port back at once; what was not sent is dropped."""
+
+
+OpenPort = Callable[[str, int, Receiver], Awaitable[Port]]
+"""Opens a path at a baud rate. Raises `PortError`."""
+
+
+class PortError(Exception):
+    """A port that can't be had. The text names the path, what was wrong and what would help."""
+
+
+async def open_port(path: str, baudrate: int, receiver: Receiver) -> Port:
+    """Open a port exclusively (MOD-1): flock against our like, TIOCEXCL against ModemManager's. Raises `PortError`."""
+    loop = asyncio.get_running_loop()
+    try:
+        line = await loop.run_in_executor(None, _open, path, baudrate)
+    except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
+        raise PortError(_explain(path, error)) from error
+    port = _SerialPort(receiver)
+    transport, _ = await serial_asyncio.connection_for_serial(loop, lambda: port, line)
+    # The library announces the connection a turn of the loop later; what is written before must not be lost.
+    port.connection_made(transport)
+    return port
+
+
+class _SerialPort(asyncio.Protocol):
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver: Receiver | None = receiver
+        self._transport: serial_asyncio.SerialTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._lose(str(exc) if exc is not None else "the port was closed")
+
+    def write(self, data: bytes) -> None:
+        if self._transport is None or self._receiver is None:
+            return
+        if self._transport.get_write_buffer_size() + len(data) > WRITE_MAX:
+            receiver = self._receiver
+            self.close()
+            receiver.lost("the module takes no data any more")
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._receiver = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            with contextlib.suppress(OSError, termios.error):
+                transport.serial.reset_output_buffer()
+            transport.abort()
+
+    def _lose(self, why: str) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(why)
+
+
+def _open(path: str, baudrate: int) -> serial.Serial:
+    # Opened non-blocking and with a write time-out of 0, so that a full output queue gives a short write.
+    line = serial.Serial(path, baudrate, timeout=0, write_timeout=0, exclusive=True)
+    try:
+        fcntl.ioctl(line.fileno(), termios.TIOCEXCL)
+        _keep_dtr(line.fileno())
+        line.reset_input_buffer()
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
+def _keep_dtr(descriptor: int) -> None:
+    """Clear HUPCL: with AT&D2 a falling DTR would hang up somebody's data call when the port is closed."""
+    attributes = termios.tcgetattr(descriptor)
+    attributes[2] &= ~termios.HUPCL
+    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+
+
+def _explain(path: str, error: Exception) -> str:
+    if not os.path.exists(path):  # noqa: PTH110 - a device node, named as it was configured
+        return f"{path}: no such device; is the module plugged in, and module.port right?"
+    text = str(error)
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return f"{path}: permission denied; the user atrund must be in the device's group, usually dialout"
+    if "exclusively lock" in text or "busy" in text:
+        return f"{path}: held by another program; 'sudo fuser -v {path}' names it"
+    return f"{path}: {text}"

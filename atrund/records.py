@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is told about a request on MQTT and in the audit: payloads as plain values (shared contract: version 1).
+
+The sequence number is not here: it belongs to the spool's row and is added when the row is published.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+VERSION: Final = 1
+LINES_MAX: Final = 65536
+"""Characters of an answer that a record carries; brokers of this field take messages of 128 kB and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When and in which run something was said: `ts` RFC 3339 UTC with milliseconds, `known` whether to believe it."""
+
+    session: str
+    ts: str
+    known: bool
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that every payload begins with."""
+        return {"v": VERSION, "session": self.session, "ts": self.ts, "clock": "ok" if self.known else "unset"}
+
+
+def request_record(
+    stamp: Stamp,
+    *,
+    rid: str,
+    correlation: str | None,
+    door: str,
+    peer: str,
+    cmd: str,
+    state: str,
+    reason: str | None = None,
+    final: str | None = None,
+    lines: tuple[str, ...] = (),
+    truncated: bool = False,
+    queued_ms: int = 0,
+    duration_ms: int = 0,
+) -> dict[str, Any]:
+    """Return the payload of `at/response`, `event/command` and `event/response`."""
+    kept, cut = _within(lines, LINES_MAX)
+    printable = all(_is_printable(line) for line in kept)
+    return {
+        **stamp.fields(),
+        "id": correlation if correlation is not None else rid,
+        "rid": rid,
+        "door": door,
+        "peer": peer,
+        "cmd": cmd,
+        "state": state,
+        "final": final,
+        "lines": [_shown(line) for line in kept],
+        "raw_b64": None if printable else base64.b64encode("\r\n".join(kept).encode("latin-1", "replace")).decode(),
+        "queued_ms": queued_ms,
+        "duration_ms": duration_ms,
+        "truncated": truncated or cut,
+        "reason": reason,
+    }
+
+
+def session_record(stamp: Stamp, *, door: str, peer: str, what: str, reason: str | None = None) -> dict[str, Any]:
+    """Return the payload of `event/session`: somebody came, went, was let in or was kept out."""
+    return {**stamp.fields(), "door": door, "peer": peer, "event": what, "reason": reason}
+
+
+def status_record(stamp: Stamp, *, state: str, reason: str | None = None) -> dict[str, Any]:
+    """Return the payload of `status`, which the will is made of too."""
+    return {**stamp.fields(), "state": state, "reason": reason}
+
+
+def to_json(payload: Mapping[str, Any]) -> str:
+    """Write a payload as compact JSON."""
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+
+
+def _within(lines: tuple[str, ...], cap: int) -> tuple[tuple[str, ...], bool]:
+    kept: list[str] = []
+    for line in lines:
+        cap -= len(line)
+        if cap < 0:
+            return tuple(kept), True
+        kept.append(line)
+    return tuple(kept), False
+
+
+def _is_printable(line: str) -> bool:
+    return all(" " <= character <= "~" for character in line)
+
+
+def _shown(line: str) -> str:
+    """Control characters escaped, so that no consumer's terminal or parser is told anything by them."""
+    return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in line)
