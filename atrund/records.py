@@ -52,10 +52,10 @@ def request_record(
         "id": correlation if correlation is not None else rid,
         "rid": rid,
         "door": door,
-        "peer": peer,
-        "cmd": cmd,
+        "peer": _plain(peer),
+        "cmd": _plain(cmd),
         "state": state,
-        "final": final,
+        "final": None if final is None else _shown(final),
         "lines": [_shown(line) for line in kept],
         "raw_b64": None if printable else base64.b64encode("\r\n".join(kept).encode("latin-1", "replace")).decode(),
         "queued_ms": queued_ms,
@@ -67,7 +67,8 @@ def request_record(
 
 def session_record(stamp: Stamp, *, door: str, peer: str, what: str, reason: str | None = None) -> dict[str, Any]:
     """Return the payload of `event/session`: somebody came, went, was let in or was kept out."""
-    return {**stamp.fields(), "door": door, "peer": peer, "event": what, "reason": reason}
+    told = {"door": door, "peer": _plain(peer), "event": _plain(what)}
+    return {**stamp.fields(), **told, "reason": None if reason is None else _plain(reason)}
 
 
 def status_record(stamp: Stamp, *, state: str, reason: str | None = None) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def to_json(payload: Mapping[str, Any]) -> str:
 def _within(lines: tuple[str, ...], cap: int) -> tuple[tuple[str, ...], bool]:
     kept: list[str] = []
     for line in lines:
-        cap -= len(line)
+        cap -= len(_shown(line))
         if cap < 0:
             return tuple(kept), True
         kept.append(line)
@@ -96,4 +97,16 @@ def _is_printable(line: str) -> bool:
 
 def _shown(line: str) -> str:
     """Control characters escaped, so that no consumer's terminal or parser is told anything by them."""
-    return "".join(character if " " <= character <= "~" else f"\\x{ord(character):02x}" for character in line)
+    return "".join(character if " " <= character <= "~" else _escaped(character) for character in line)
+
+
+def _plain(text: str) -> str:
+    """Text that a person or a peer chose: what can't be seen or turns the order is escaped, other letters stay."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

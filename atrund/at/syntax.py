@@ -119,7 +119,7 @@ def unquote(argument: str) -> str:
 _EXTENDED: Final = "+#$*@^"
 _SIGNED_BASIC: Final = "&\\%"
 _EXTENDED_NAME: Final = re.compile(r"[+#$*@^][A-Za-z][A-Za-z0-9!%\-./:_]*")
-_S_REGISTER: Final = re.compile(r"[Ss]([0-9]+)(\?|=[0-9]*)?")
+_S_REGISTER: Final = re.compile(r"[Ss]([0-9]+)(\?|=\?|=[0-9]*)?")
 _BASIC: Final = re.compile(r"([&\\%]?[A-Za-z])([0-9]*)")
 
 
@@ -181,7 +181,8 @@ def _extended(body: str, at: int) -> tuple[Command, int]:
     elif rest[0] == "=":
         command = Command(name, Op.SET, rest[1:])
     else:
-        raise LineRefused("bad_request", f"{rest[0]!r} behind {name}; '=', '?', ';' or nothing can follow a name")
+        # The name is not shown: what ran into it may be a secret.
+        raise LineRefused("bad_request", f"{rest[0]!r} behind a command's name; '=', '?', ';' or nothing can follow it")
     return command, end + 1
 
 
@@ -191,6 +192,8 @@ def _basic(body: str, at: int) -> tuple[Command, int]:
         form = register[2] or ""
         if form == "?":
             return Command(name, Op.READ), register.end()
+        if form == "=?":
+            return Command(name, Op.TEST), register.end()
         if form:
             return Command(name, Op.SET, form[1:]), register.end()
         return Command(name, Op.EXECUTE), register.end()

@@ -2,10 +2,10 @@
 """A request as it comes over MQTT: a bare command line, or JSON (the contract's request, version 1)."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from atrund.atrun.request import Reason
 from atrund.records import VERSION
@@ -21,7 +21,7 @@ TIMEOUT_RANGE_MS: Final = (1000, 3_600_000)
 class Ask:
     """What is asked. `timeout` in seconds; `expires` is aware of its zone; `reply` is false for HAT too."""
 
-    cmd: str
+    cmd: str = field(repr=False)
     id: str | None = None
     timeout: float = TIMEOUT_DEFAULT
     expires: datetime | None = None
@@ -49,13 +49,23 @@ def parse_ask(payload: bytes) -> Ask:
         raise AskRefused(Reason.BAD_REQUEST, "the payload is not UTF-8") from None
     if text[:2].upper() == "AT" or text[:3].upper() == "HAT":
         return _with_command(text, {})
+    return _checked(_object(text))
+
+
+def _object(text: str) -> Mapping[str, Any]:
     try:
-        given = json.loads(text, parse_constant=_no_constant)
+        given = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        # An escape such as \ud800 is half a character: no UTF-8 can be made of it, so no record and no answer.
+        json.dumps(given, ensure_ascii=False).encode("utf-8")
+    except AskRefused:
+        raise
+    except UnicodeEncodeError:
+        raise AskRefused(Reason.BAD_REQUEST, "holds half of a surrogate pair") from None
     except (ValueError, RecursionError):
         raise AskRefused(Reason.BAD_REQUEST, "neither a line that begins with AT or HAT nor JSON") from None
     if not isinstance(given, dict):
         raise AskRefused(Reason.BAD_REQUEST, "JSON, but no object")
-    return _checked(given)
+    return given
 
 
 def _checked(given: Mapping[str, Any]) -> Ask:
@@ -65,11 +75,11 @@ def _checked(given: Mapping[str, Any]) -> Ask:
         for key in given:
             if key not in _KEYS:
                 raise _wrong(key, f"no such key; there are {', '.join(_KEYS)}")
-        if "id" in given and id_ is not None and asker_id is None:
+        if id_ is not None and asker_id is None:
             raise _wrong("id", f"a text of 1 to {ID_MAX} characters")
-        if given.get("v", VERSION) != VERSION:
+        if _of(given, "v", int, f"{VERSION}", VERSION) != VERSION:
             raise _wrong("v", f"{VERSION}")
-        if given.get("instance", 1) != 1:
+        if _of(given, "instance", int, "a number", 1) != 1:
             raise _wrong("instance", "1, the only one there is")
         if given.get("body") is not None or given.get("body_b64") is not None:
             raise AskRefused(Reason.PROMPT_UNSUPPORTED, "body: data for a prompt is not taken at this door")
@@ -127,8 +137,16 @@ def _of(given: Mapping[str, Any], key: str, kind: type, right: str, default: Any
 
 
 def _wrong(key: str, right: str) -> AskRefused:
-    return AskRefused(Reason.BAD_REQUEST, f"{key[:40]}: it must be {right}" if key in _KEYS else f"{key[:40]}: {right}")
+    return AskRefused(Reason.BAD_REQUEST, f"{key}: it must be {right}" if key in _KEYS else f"{key[:40]!r}: {right}")
 
 
-def _no_constant(name: str) -> Callable[[], None]:
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that comes twice: two readers of the same text could see two requests in it."""
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise AskRefused(Reason.BAD_REQUEST, "a key stands there twice")
+    return given
+
+
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)

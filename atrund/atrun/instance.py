@@ -50,10 +50,15 @@ class Typed:
 
 
 class LineEditor:
-    """Bytes as they are typed -> command lines: CR ends one, LF is ignored, BS takes back (V.250 5.2.1, 6.2.3)."""
+    """Bytes as they are typed -> command lines: CR ends one, BS takes back (V.250 5.2.1, 6.2.3).
+
+    LF and NUL count for nothing before a line's first character, which is where CR LF and CR NUL put them; inside a
+    line they are kept, so that they refuse it (REQ-4).
+    """
 
     def __init__(self) -> None:
         self._line = bytearray()
+        self._over = 0
 
     def feed(self, data: bytes) -> Typed:
         """Take input; a line over the cap comes out too long, so that it is refused and not run in part."""
@@ -63,14 +68,21 @@ class LineEditor:
             if octet == _CR:
                 lines.append(self._line.decode("latin-1"))
                 self._line.clear()
+                self._over = 0
                 echo.append(octet)
             elif octet in BACKSPACES:
-                if self._line:
+                if not self._line:
+                    continue
+                if self._over:
+                    self._over -= 1
+                else:
                     self._line.pop()
-                    echo += b"\x08 \x08"
-            elif octet not in _IGNORED:
-                if len(self._line) <= LINE_MAX:
+                echo += b"\x08 \x08"
+            elif self._line or octet not in _IGNORED:
+                if len(self._line) < _KEPT_MAX:
                     self._line.append(octet)
+                else:
+                    self._over += 1  # counted, so that taking these back does not bare a part of the line
                 echo.append(octet)
         return Typed(tuple(lines), bytes(echo))
 
@@ -78,6 +90,8 @@ class LineEditor:
 _CR: Final = 0x0D
 _IGNORED: Final = b"\n\0"
 """LF behind CR, and the NUL that telnet sends behind a bare CR (RFC 854)."""
+_KEPT_MAX: Final = LINE_MAX + 3
+"""Too long even when the parser has dropped a line end."""
 
 _UNKNOWN: Final = 100
 _CODES: Final = {

@@ -7,10 +7,10 @@ SMS is compared with the white list, that of a digest SMS with nothing.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from atrund.atrun.request import End, Outcome
+from atrund.atrun.request import Outcome
 from atrund.sms.address import Address
 from atrund.sms.alphabet import Alphabet
 from atrund.sms.dcs import Dcs
@@ -26,7 +26,7 @@ ANSWER_VALIDITY: Final = RelativeValidity(0xA7)
 class AtRun:
     """An ATRUN SMS: `line` is the command line without its H, `password` the index of the one that it was made with."""
 
-    line: str
+    line: str = field(repr=False)
     answered: bool
     password: int | None = None
     transaction: int = 0
@@ -93,7 +93,7 @@ def message_key(deliver: Deliver) -> str:
 
 def answer_text(outcome: Outcome) -> str:
     """Return the text of the answer: the module's, or one that names the reason of a refusal (SMS-13)."""
-    if outcome.end in {End.OK, End.ERROR} and outcome.framed:
+    if not outcome.was_refused and outcome.final is not None:
         return outcome.framed
     why = outcome.reason.value if outcome.reason is not None else outcome.end.value
     return f'\r\n#ATRUN: "{why}"\r\n\r\nERROR\r\n'
@@ -149,7 +149,7 @@ def _straightened(text: str) -> str | None:
 
 def _command(text: str) -> tuple[str, bool] | None:
     """Return the command line and whether an answer is wanted, or None for any other text."""
-    line = text.strip(" \r\n")
+    line = text.strip(" ")  # a line end stays: one is the parser's to drop, more refuse the line (REQ-4)
     if line[:3].upper() == "HAT":
         return line[1:], False
     return (line, True) if line[:2].upper() == "AT" else None

@@ -66,15 +66,15 @@ class Request:
     """One command line that came through a door.
 
     `rid` is unique and goes with it everywhere. `timeout` (seconds) runs from the first byte sent to the module,
-    `delay` (seconds) is waited before the turn. `key` is what a repeated delivery is known by, empty where there is none.
-    `context` is what the door needs to answer after a restart. `reply`: whether the asker wants an answer. `expires`:
-    the second of the daemon's running (REQ-11) after which it must not be sent any more.
+    `delay` (seconds) is waited before the turn. `key` is what a repeated delivery is known by, empty where there is
+    none. `context` is what the door needs to answer after a restart. `reply`: whether the asker wants an answer.
+    `expires`: the second of the daemon's running (REQ-11) after which it must not be sent any more.
     """
 
     rid: str
     door: Door
     peer: str
-    line: str
+    line: str = field(repr=False)
     timeout: float = 300.0
     delay: float = 0.0
     instance: int = 1
@@ -91,8 +91,8 @@ class Outcome:
     end: End
     reason: Reason | None = None
     final: str | None = None
-    lines: tuple[str, ...] = ()
-    framed: str = ""
+    lines: tuple[str, ...] = field(default=(), repr=False)
+    framed: str = field(default="", repr=False)
     truncated: bool = False
     queued_ms: int = 0
     duration_ms: int = 0

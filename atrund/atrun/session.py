@@ -76,6 +76,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
     State.CHECKING: {
         Event.LOGIN_GOOD: To(State.COMMAND, (Effect.ARM_IDLE,)),
         Event.LOGIN_BAD: _CLOSE,
+        Event.LOGIN_TIMEOUT: _CLOSE,
         **_ENDINGS,
     },
     State.COMMAND: {

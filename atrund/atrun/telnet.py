@@ -8,14 +8,18 @@ _DONT, _DO, _WONT, _WILL, _SB, _SE = 254, 253, 252, 251, 250, 240
 
 
 class Telnet:
-    """Incremental filter; state is kept across reads, and nothing is buffered."""
+    """Incremental filter; state is kept across reads, and nothing is buffered.
+
+    An offer or wish that is repeated is not declined again: a peer that insists cannot keep up an endless exchange.
+    """
 
     def __init__(self) -> None:
         self._within = _TEXT
         self._verb = 0
+        self._declined: set[tuple[int, int]] = set()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what was typed, and what is to be answered: every offer and wish is declined."""
+        """Return what was typed, and what is to be answered: every offer and wish is declined, once."""
         if self._within == _TEXT and IAC not in data:
             return data, b""
         typed, answer = bytearray(), bytearray()
@@ -28,7 +32,8 @@ class Telnet:
             elif self._within == _COMMAND:
                 self._command(octet, typed)
             elif self._within == _OPTION:
-                if self._verb in {_DO, _WILL}:
+                if self._verb in {_DO, _WILL} and (self._verb, octet) not in self._declined:
+                    self._declined.add((self._verb, octet))
                     answer += bytes((IAC, _WONT if self._verb == _DO else _DONT, octet))
                 self._within = _TEXT
             elif self._within == _SUBNEGOTIATION:

@@ -29,6 +29,7 @@ def one(name: str, op: Op = Op.EXECUTE, args: str = "") -> Command:
         ("ATE0V1&F", (one("E", args="0"), one("V", args="1"), one("&F"))),
         ("AT\\Q3%E2", (one("\\Q", args="3"), one("%E", args="2"))),
         ("ATS3=13S4?S5", (one("S3", Op.SET, "13"), one("S4", Op.READ), one("S5"))),
+        ("ATS3=?E0", (one("S3", Op.TEST), one("E", args="0"))),
         ("ATS03=13", (one("S3", Op.SET, "13"),)),
         ("ATS0000003=13", (one("S3", Op.SET, "13"),)),
         ("ATD*99#", (one("D", args="*99#"),)),
@@ -81,6 +82,12 @@ def test_a_line_is_refused_whole(line: str, reason: str) -> None:
 def test_unparse_separates_only_where_needed() -> None:
     assert unparse(parse("ATE0;V1;+CSQ;;E1+COPS?;D123;")) == "ATE0V1+CSQ;E1+COPS?;D123;"
     assert unparse(()) == "AT"
+
+
+def test_a_refusal_does_not_show_what_ran_into_a_name() -> None:
+    with pytest.raises(LineRefused) as caught:
+        parse('AT+CPIN4711"x"')
+    assert "4711" not in caught.value.detail
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Payloads as the MQTT contract has them, and nothing in them that a consumer's terminal would obey (POL-3)."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atrund.records import LINES_MAX, Stamp, request_record, session_record, status_record, to_json
+
+STAMP = Stamp("3f1c", "2026-11-22T08:40:00.000Z", known=True)
+HEAD = {"v": 1, "session": "3f1c", "ts": "2026-11-22T08:40:00.000Z", "clock": "ok"}
+
+
+def record(**given_: Any) -> dict[str, Any]:  # noqa: ANN401 - the fields of a record are of several types
+    usual = {"rid": "r1", "correlation": "9f0c", "door": "mqtt", "peer": "who", "cmd": "AT+COPS?", "state": "ok"}
+    return request_record(STAMP, **(usual | given_))
+
+
+def test_the_example_of_the_contract() -> None:
+    """Every field of it and no other but `seq`, which belongs to the spool's row."""
+    payload = record(final="OK", lines=('+COPS: 0,0,"vodafone IT"',), queued_ms=3, duration_ms=212)
+    assert payload == HEAD | {
+        "id": "9f0c",
+        "rid": "r1",
+        "door": "mqtt",
+        "peer": "who",
+        "cmd": "AT+COPS?",
+        "state": "ok",
+        "final": "OK",
+        "lines": ['+COPS: 0,0,"vodafone IT"'],
+        "raw_b64": None,
+        "queued_ms": 3,
+        "duration_ms": 212,
+        "truncated": False,
+        "reason": None,
+    }
+
+
+def test_what_was_accepted_has_no_answer_yet() -> None:
+    payload = record(state="accepted")
+    assert (payload["final"], payload["lines"], payload["raw_b64"], payload["reason"]) == (None, [], None, None)
+    assert (payload["queued_ms"], payload["duration_ms"], payload["truncated"]) == (0, 0, False)
+
+
+def test_a_refusal_names_its_reason() -> None:
+    payload = record(state="rejected", reason="policy")
+    assert (payload["state"], payload["reason"], payload["final"]) == ("rejected", "policy", None)
+
+
+def test_who_gave_no_id_gets_the_one_made_here() -> None:
+    assert record(correlation=None)["id"] == "r1"
+    assert record(correlation="")["id"] == ""
+
+
+def test_an_unset_clock_is_told() -> None:
+    assert status_record(Stamp("s", "1970-01-01T00:00:00.000Z", known=False), state="online")["clock"] == "unset"
+
+
+def test_status() -> None:
+    assert status_record(STAMP, state="online") == HEAD | {"state": "online", "reason": None}
+    assert status_record(STAMP, state="offline", reason="stopped") == HEAD | {"state": "offline", "reason": "stopped"}
+
+
+def test_session() -> None:
+    assert session_record(STAMP, door="tcp", peer="::1", what="connected") == HEAD | {
+        "door": "tcp",
+        "peer": "::1",
+        "event": "connected",
+        "reason": None,
+    }
+    assert session_record(STAMP, door="tcp", peer="::1", what="refused", reason="firewall")["reason"] == "firewall"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\x00", "a\\x00"),
+        ("\x7f", "\\x7f"),
+        ("\x85\xe9", "\\x85\\xe9"),
+        ("\u20ac\u202e", "\\u20ac\\u202e"),
+        ("\U0001f600", "\\U0001f600"),
+    ],
+)
+def test_a_line_that_is_no_printable_text_is_escaped_and_given_raw(line: str, shown: str) -> None:
+    payload = record(lines=("plain", line))
+    assert payload["lines"] == ["plain", shown]
+    assert base64.b64decode(payload["raw_b64"]) == f"plain\r\n{line}".encode("latin-1", "replace")
+
+
+def test_printable_lines_need_no_raw_form() -> None:
+    assert record(lines=('+X: "a\\b~ "', ""))["raw_b64"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("AT+CSQ\r\nAT+CFUN=4", "AT+CSQ\\x0d\\x0aAT+CFUN=4"),
+        ("\x1b]0;x\x07", "\\x1b]0;x\\x07"),
+        ("\u202eright to left\u2028", "\\u202eright to left\\u2028"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+        ("J\u00fcrgen", "J\u00fcrgen"),
+    ],
+)
+def test_what_a_peer_chose_cannot_steer_a_terminal_or_start_another_field(text: str, shown: str) -> None:
+    payload = record(cmd=text, peer=text)
+    assert (payload["cmd"], payload["peer"]) == (shown, shown)
+    session = session_record(STAMP, door="sms", peer=text, what=text, reason=text)
+    assert (session["peer"], session["event"], session["reason"]) == (shown, shown, shown)
+
+
+def test_the_modules_final_is_escaped_too() -> None:
+    assert record(final="+CME ERROR: \x1bc\xe9")["final"] == "+CME ERROR: \\x1bc\\xe9"
+
+
+def test_an_answer_over_the_cap_loses_whole_lines_at_its_end() -> None:
+    line = "x" * (LINES_MAX // 4)
+    payload = record(lines=(line,) * 5)
+    assert payload["lines"] == [line] * 4
+    assert payload["truncated"] is True
+    assert record(lines=(line,) * 4)["truncated"] is False
+    assert record(truncated=True)["truncated"] is True
+
+
+def test_lines_behind_the_one_that_did_not_fit_are_left_out_too() -> None:
+    assert record(lines=("a", "x" * LINES_MAX, "b"))["lines"] == ["a"]
+
+
+def test_the_cap_counts_what_is_shown() -> None:
+    assert record(lines=("\x00" * (LINES_MAX // 4),))["truncated"] is False
+    assert record(lines=("\x00" * (LINES_MAX // 4 + 1),))["lines"] == []
+
+
+@given(
+    cmd=st.text(st.characters(), max_size=40),
+    peer=st.text(st.characters(), max_size=40),
+    final=st.none() | st.text(st.characters(), max_size=40),
+    lines=st.lists(st.text(st.characters(max_codepoint=255), max_size=40), max_size=4).map(tuple),
+)
+def test_every_payload_is_json_in_utf8_on_one_line(
+    cmd: str, peer: str, final: str | None, lines: tuple[str, ...]
+) -> None:
+    payload = record(cmd=cmd, peer=peer, final=final, lines=lines)
+    text = to_json(payload)
+    assert json.loads(text.encode("utf-8")) == payload
+    assert text.isprintable()
+    if payload["raw_b64"] is not None:
+        assert base64.b64decode(payload["raw_b64"]) == "\r\n".join(lines).encode("latin-1")
+
+
+def test_json_is_compact_and_keeps_letters() -> None:
+    assert to_json({"a": [1, None], "b": "\u00fc"}) == '{"a":[1,null],"b":"\u00fc"}'
