@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m atrund.demo`: everything up, to try by hand until Ctrl-C; `--once` plays a tour by itself and judges it."""
+"""`python -m atrund.demo`: everything up, to try by hand until Ctrl-C; with `--once` a tour that judges itself."""
 
 import argparse
 import io
@@ -9,18 +9,16 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from atrund.demo.players import Message, StageError
 from atrund.demo.show import Show
-from atrund.demo.stage import TCP_USER, Stage, Wishes
+from atrund.demo.stage import TCP_USER, Interrupted, Stage, Wishes
 from atrund.demo.tour import STEPS, play
 
 FAILED: Final = 1
-INTERRUPTED: Final = 128 + signal.SIGINT
-TERMINATED: Final = 128 + signal.SIGTERM
 
 MQTT_PORT: Final = 1883
 WATCH_EVERY: Final = 0.3
@@ -30,8 +28,6 @@ WATCH_EVERY: Final = 0.3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit status: 0, 1 when a step failed or a program can't be had, 2 for bad options."""
     args = _parser(os.environ).parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever an SMS holds and the terminal can't show
     show = Show(sys.stdout)
@@ -41,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StageError as error:
         show.bad(f"The demo can't go on: {error}")
         return FAILED
-    except KeyboardInterrupt:
-        show.text("\nInterrupted; everything is stopped and removed.")
-        return INTERRUPTED
+    except Interrupted as interrupted:
+        show.text(f"\n{interrupted}: everything is stopped and removed.")
+        return 128 + interrupted.number
     except BrokenPipeError:
         # Whoever read the output has gone: nothing is left to say, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tour(wishes: Wishes, show: Show) -> int:
     log: list[str] = []
-    show.text("Starting the players …")
-    with Stage(wishes, on_log=log.append) as stage:
+    stage = _stage(wishes, show, on_log=log.append)
+    with stage:
         show.text(_picture(stage))
         failures = play(STEPS, stage, show)
     if failures:
@@ -67,8 +63,8 @@ def _tour(wishes: Wishes, show: Show) -> int:
 def _watch(wishes: Wishes, show: Show) -> int:
     """Show what happens until Ctrl-C, which is the way to end this and no failure."""
     events: queue.SimpleQueue[str | Message] = queue.SimpleQueue()
-    show.text("Starting the players …")
-    with Stage(wishes, on_log=events.put, on_message=events.put) as stage:
+    stage = _stage(wishes, show, on_log=events.put, on_message=events.put)
+    with stage:
         show.text(_picture(stage))
         show.text(_lines_to_try(stage))
         last: dict[str, Any] | None = None
@@ -77,12 +73,25 @@ def _watch(wishes: Wishes, show: Show) -> int:
                 _show_next(events, show)
                 last = _show_sent(stage, show, last)
                 stage.check()
-        except KeyboardInterrupt:
+        except Interrupted as interrupted:
+            if interrupted.number != signal.SIGINT:
+                raise
             show.text("\nStopping …")
     while not events.empty():
         _show_next(events, show)
     show.text("Everything is stopped and removed.")
     return 0
+
+
+def _stage(
+    wishes: Wishes, show: Show, on_log: Callable[[str], None], on_message: Callable[[Message], None] = lambda _: None
+) -> Stage:
+    """Return the stage, not entered yet; from here on it is what a signal ends."""
+    stage = Stage(wishes, on_log, on_message)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stage.interrupt)
+    show.text("Starting the players …")
+    return stage
 
 
 def _show_next(events: "queue.SimpleQueue[str | Message]", show: Show) -> None:
@@ -122,6 +131,7 @@ def _lines_to_try(stage: Stage) -> str:
     broker = f"-h {shlex.quote(host)} -p {port} -V mqttv5"
     ctl = f"{_atrunctl()} --socket {shlex.quote(str(stage.socket))}"
     sim = f"{_atrunctl()} sim --control {shlex.quote(str(stage.control))}"
+    login = f"{TCP_USER}\\r{stage.tcp_password}\\r"
     request = shlex.quote('{"id":"1","cmd":"AT+COPS?"}')
     parts = [
         ("the local way in", [f"{ctl} at 'AT+CSQ;+COPS?'", f"{ctl} status"]),
@@ -136,7 +146,7 @@ def _lines_to_try(stage: Stage) -> str:
             f"over TCP: type {TCP_USER}, Enter, {stage.tcp_password}, Enter (nothing is said), then AT+CSQ, Enter",
             [
                 f"telnet 127.0.0.1 {stage.tcp_port}",
-                f"printf '{TCP_USER}\\r{stage.tcp_password}\\rAT+CSQ\\r' | nc -q 2 127.0.0.1 {stage.tcp_port}",
+                f"(printf '{login}AT+CSQ\\r'; sleep 1) | nc -q 0 127.0.0.1 {stage.tcp_port}",
             ],
         ),
     ]
@@ -226,11 +236,6 @@ def _number(text: str) -> str:
     if not re.fullmatch(r"(\+?[0-9]{1,20})?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no telephone number; right is for example +393401234567")
     return text
-
-
-def _end(number: int, _: object) -> None:
-    """End as at a fault, so that everything is taken down on the way out."""
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class Mirror:
         self.child = Child("mosquitto_sub", [*command, "-q", "1", "-t", base + "#", "-F", "%r %x %t"], self._take)
 
     def _take(self, line: str) -> None:
-        retained, digits, topic = (line.split(" ", 2) + ["", ""])[:3]
+        retained, digits, topic = [*line.split(" ", 2), "", ""][:3]
         try:
             payload = bytes.fromhex(digits)
         except ValueError:  # a complaint of the program itself; its tail has it

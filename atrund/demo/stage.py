@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage: a private directory and in it all that the demo needs, started in order and taken down whatever happens."""
+"""The stage: a private directory and all that the demo needs, started in order and taken down whatever happens."""
 
 import json
 import secrets
@@ -36,6 +36,14 @@ SOCKET_PATH_ROOM: Final = 60
 _T = TypeVar("_T")
 
 
+class Interrupted(Exception):
+    """This program was told by a signal to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is used instead of what the demo would start: a broker, a module's port, the telephone to answer to."""
@@ -64,14 +72,16 @@ class Stage:
         self.tcp_port = 0
         self.broker = wishes.broker or ("127.0.0.1", 0)
         self.base = f"atrund/{'demo' if wishes.broker is None else 'demo-' + secrets.token_hex(3)}/"
-        long = len(tempfile.gettempdir()) > SOCKET_PATH_ROOM
-        self.directory = Path(tempfile.mkdtemp(prefix="atrund-demo-", dir="/tmp" if long else None))  # noqa: S108
+        parent = tempfile.gettempdir()
+        parent = parent if len(parent) <= SOCKET_PATH_ROOM else "/tmp"  # noqa: S108 - see there
+        self.directory = Path(parent, f"atrund-demo-{secrets.token_hex(8)}")
         self.socket = self.directory / "atrund.sock"
         self.control = self.directory / "sim.sock"
         self._on_log = on_log
         self._on_message = on_message
         self._mirror: Mirror | None = None
         self._children: list[Child] = []
+        self._interrupted_by = 0
 
     def __enter__(self) -> Self:
         """Start everything and wait until the daemon has all its doors open."""
@@ -102,8 +112,14 @@ class Stage:
         """Publish below the daemon's own topics."""
         publish(self.broker, self.base + topic, payload, retain=retain)
 
+    def interrupt(self, number: int, _: object = None) -> None:
+        """Have the next `check` raise Interrupted: made for a signal's handler, so that nothing ends half-way."""
+        self._interrupted_by = number
+
     def check(self) -> None:
-        """Raise StageError if a player has gone."""
+        """Raise StageError if a player has gone, and Interrupted if this program is to end."""
+        if self._interrupted_by:
+            raise Interrupted(self._interrupted_by)
         for child in self._children:
             child.check()
 
@@ -123,6 +139,7 @@ class Stage:
 
     def _start(self) -> None:
         # Searchable for the broker, which is no root and has to find its file; what is in it is not readable.
+        self.directory.mkdir(mode=0o700)
         self.directory.chmod(0o711)
         device = self.wishes.device or self._start_simulator()
         if self.wishes.broker is None:
@@ -223,19 +240,17 @@ class Stage:
         return child
 
     def _stop(self) -> None:
-        # Nobody is helped by an end that is broken off half-way; each wait in it has a bound.
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             # The daemon first, so that it can say goodbye to the broker and its module.
-            for child in sorted(reversed(self._children), key=lambda child: child.name != "atrund"):
+            if any(child.name == "atrund" for child in self._children):
+                self.stop_daemon()
+            for child in reversed(self._children):
                 child.stop()
             self._children.clear()
             if self.wishes.broker is not None and self._mirror is not None:
                 forget(self.broker, self.base)
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 _LOOK_EVERY: Final = 0.02
