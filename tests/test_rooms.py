@@ -17,7 +17,7 @@ DAEMON = (*PURE, "clock")
 DOOR = ("runner", "mirror", "relay", "ledger", "module.store", "module.urc", "module.port", *DAEMON)
 EVERY_OTHER = (
     "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
-    "config", *DAEMON,
+    "config", "usb", *DAEMON,
 )  # fmt: skip
 
 KNOWS: dict[str, tuple[str, ...]] = {
@@ -27,8 +27,9 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "records": (),
     "control": (),
     "clock": (),
+    "usb": (),
     "atrun": ("at", "sms", "records", "control"),
-    "module": DAEMON,
+    "module": ("usb", *DAEMON),
     "ledger": DAEMON,
     "journal": DAEMON,
     "broker": ("ledger", *DAEMON),
@@ -44,10 +45,10 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "doors.local": DOOR,
     "doors.monitor": DOOR,
     "services": ("doors", "bearer", "ledger", "mirror", *DAEMON),
-    "config": PURE,
+    "config": ("usb", *PURE),
     "daemon": EVERY_OTHER,
     "__main__": ("daemon",),
-    "ctl": PURE,
+    "ctl": ("usb", *PURE),
     "sim": ("at", "sms"),
     "demo": ("sim", "ctl", "daemon", *EVERY_OTHER),
 }
@@ -147,6 +148,8 @@ def test_a_module_knows_only_what_its_room_may_know(module: str) -> None:
         ("doors.tcp", "import atrund.doors.sms", "doors.tcp must not know atrund.doors.sms"),
         ("doors.tcp", "import atrund.module.channel", "doors.tcp must not know atrund.module.channel"),
         ("daemon", "import atrund.sim", "daemon must not know atrund.sim"),
+        ("usb.names", "import atrund.at", "usb.names must not know atrund.at"),
+        ("doors.sms", "import atrund.usb.sysfs", "doors.sms must not know atrund.usb.sysfs"),
         ("ctl.at", "import atrund.daemon", "ctl.at must not know atrund.daemon"),
         ("module.urc", "import serial", "module.urc must not know serial: that is for module.port"),
         ("runner", "import sqlite3", "runner must not know sqlite3: that is for ledger"),

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 COMMANDS: Final = {
     "at": "run an AT command line",
     "status": "show the state of the daemon",
+    "doctor": "examine modules, ports and the daemon",
     "sms": "read and write short messages in PDU form",
     "sim": "steer a simulated module",
 }
