@@ -7,10 +7,13 @@ which it was sent.
 """
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +36,12 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 STABLE: Final = 30.0
 """Seconds after which a connection counts as one that held, so that the next loss is tried again at once."""
+LOSSES_MAX: Final = 3
+"""Connections lost one after the other with the same record in flight, after which it is set aside (MQ-4)."""
+RECEIVE_MAX: Final = 100
+"""Requests that the broker may send without an acknowledgement (MQTT 5): so many wait for the disk at once."""
+PACKET_MAX: Final = 131_072
+"""Octets of a packet that the broker may send (MQTT 5): the largest request, with room for topic and properties."""
 GOODBYE: Final = 2.0
 """Seconds for `offline` to be acknowledged at a clean stop; the will says the same if it is not."""
 
@@ -99,7 +108,12 @@ class Broker:
         self._on_message = on_message
         self._connection: _Connection | None = None
         self._posted = asyncio.Event()
+        self._states: dict[str, str] = {}
+        """The retained states by topic: as many as there are kinds."""
         self._away_since: float | None = None
+        self._suspects: dict[int, int] = {}
+        """Records in flight when the last connection was lost, and at how many in a row they were."""
+        self._aside: set[int] = set()
         self._random = random.Random(settings.client_id)  # noqa: S311 - spreads nodes in time, guards nothing
         ledger.on_posted = self._posted.set
 
@@ -134,21 +148,27 @@ class Broker:
             log.info("broker did not acknowledge the farewell")
         connection.disconnect()
 
-    def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """Publish below the node's prefix past the outbox: for what the disk could not take."""
+    def publish(self, topic: str, payload: Mapping[str, Any], extra: Mapping[str, str]) -> None:
+        """Publish past the outbox: for what the disk could not take."""
         if self._connection is not None:
-            self._connection.publish(self._base + topic, to_json(payload), {}, retain=False)
+            self._connection.publish(topic, to_json(payload), extra, retain=False)
+
+    def tell(self, topic: str, payload: Mapping[str, Any]) -> None:
+        """Publish a state, retained, below the node's prefix: now, and at each connection anew."""
+        self._states[self._base + topic] = to_json(payload)
+        if self._connection is not None:
+            self._connection.publish(self._base + topic, to_json(payload), {}, retain=True)
 
     async def _live_once(self) -> None:
         loop = asyncio.get_running_loop()
-        connection = _Connection(self._settings, loop, self._will())
+        away = 0.0 if self._away_since is None else loop.time() - self._away_since
+        connection = _Connection(self._settings, loop, self._will(), self._receive, away)
         try:
             session_present = await connection.open()
-            connection.on_message = self._receive
-            away = 0.0 if self._away_since is None else loop.time() - self._away_since
-            connection.queued_until = loop.time() + _QUEUED_WINDOW if session_present and away > _QUEUED_AWAY else 0.0
             connection.subscribe(tuple(self._base + topic for topic in self._subscriptions))
             connection.publish(self._base + "status", to_json(self._status("online", None)), {}, retain=True)
+            for topic, payload in self._states.items():
+                connection.publish(topic, payload, {}, retain=True)
             self._connection, self.connected = connection, True
             log.info("broker connected", host=self._settings.host, session_present=session_present)
             drain = loop.create_task(self._drain(connection), name="outbox")
@@ -159,6 +179,7 @@ class Broker:
         finally:
             if self.connected:
                 self._away_since = loop.time()
+                self._suspect(connection.in_flight)
             self._connection, self.connected = None, False
             await connection.close()
 
@@ -179,15 +200,32 @@ class Broker:
                 log.warning("outbox not read", detail=str(error))
                 rows = []
             for row in rows:
-                await connection.window.acquire()
-                text = to_json({"v": row.payload.get("v"), "seq": row.seq, **row.payload})
-                connection.publish(row.topic, text, row.extra, retain=False, then=self._acknowledged(row.seq))
                 last = row.seq
+                if row.seq in self._aside:
+                    continue
+                # Those that may have cost the last connection go alone, so that it shows which it was.
+                await connection.room(1 if row.seq <= max(self._suspects, default=0) else WINDOW)
+                text = to_json({"v": row.payload.get("v"), "seq": row.seq, **row.payload})
+                try:
+                    connection.publish(row.topic, text, row.extra, retain=False, row=row.seq, then=self._acknowledged)
+                except ValueError as error:  # a topic that cannot be sent
+                    self._set_aside(row.seq, str(error))
             if len(rows) < WINDOW:
                 await self._posted.wait()
 
-    def _acknowledged(self, seq: int) -> Callable[[], None]:
-        return lambda: self._ledger.behind(tables.posted((seq,)))
+    def _acknowledged(self, seq: int) -> None:
+        self._ledger.behind(tables.posted((seq,)))
+
+    def _suspect(self, in_flight: Iterable[int]) -> None:
+        self._suspects = {seq: self._suspects.get(seq, 0) + 1 for seq in in_flight}
+        for seq, losses in self._suspects.items():
+            if losses >= LOSSES_MAX:
+                self._set_aside(seq, f"in flight at {losses} lost connections running")
+
+    def _set_aside(self, seq: int, why: str) -> None:
+        """Leave a record in the outbox until the next start, so that it holds up nobody."""
+        self._aside.add(seq)
+        log.error("record set aside", seq=seq, detail=why)
 
     def _will(self) -> tuple[str, str]:
         return self._base + "status", to_json(self._status("offline", "connection lost"))
@@ -201,24 +239,47 @@ _QUEUED_AWAY: Final = 60.0
 class _Connection:
     """One connection, used once."""
 
-    def __init__(self, settings: BrokerSettings, loop: asyncio.AbstractEventLoop, will: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        loop: asyncio.AbstractEventLoop,
+        will: tuple[str, str],
+        on_message: Callable[[Incoming], None],
+        away: float,
+    ) -> None:
+        """`away` is for how many seconds there was no connection. Raises `BrokerError`."""
         self.closed: asyncio.Future[None] = loop.create_future()
-        self.window = asyncio.Semaphore(WINDOW)
-        self.on_message: Callable[[Incoming], None] = lambda _: None
-        self.queued_until = 0.0
         self._settings = settings
         self._loop = loop
+        self._on_message = on_message
+        self._away = away
+        self._queued_until = 0.0
         self._opened: asyncio.Future[bool] = loop.create_future()
-        self._unacknowledged: dict[int, Callable[[], None]] = {}
+        self._unacknowledged: dict[int, tuple[int, Callable[[int], None]]] = {}
+        self._moved = asyncio.Event()
         self._started = False
         self._over = False
-        self._client = self._make_client(will)
+        try:
+            self._client = self._make_client(will)
+        except OSError as error:  # SSLError is one
+            raise BrokerError(f"TLS: {error}; see mqtt.ca_file, cert_file and key_file") from error
+
+    @property
+    def in_flight(self) -> tuple[int, ...]:
+        """The rows that were published and not acknowledged."""
+        return tuple(row for row, _ in self._unacknowledged.values())
+
+    async def room(self, window: int) -> None:
+        """Wait until fewer than `window` rows are in flight."""
+        while len(self._unacknowledged) >= window:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def open(self) -> bool:
         """Connect; returns whether the broker kept a session. Raises `BrokerError`."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                await self._loop.run_in_executor(None, self._connect)
+                await self._apart(self._connect)
                 self._client.loop_start()
                 self._started = True
                 return await self._opened
@@ -246,9 +307,10 @@ class _Connection:
         extra: Mapping[str, str],
         *,
         retain: bool,
-        then: Callable[[], None] | None = None,
+        row: int = 0,
+        then: Callable[[int], None] | None = None,
     ) -> None:
-        """Publish with QoS 1; `then` is called when the broker has it, and its place in the window is free again."""
+        """Publish with QoS 1; `then` is called with `row` when the broker has it. Raises `ValueError`."""
         properties = None
         if self._settings.version5:
             properties = _properties(PacketTypes.PUBLISH)
@@ -257,21 +319,14 @@ class _Connection:
                 properties.CorrelationData = bytes.fromhex(extra["correlation"])
         told = self._client.publish(topic, payload.encode(), qos=1, retain=retain, properties=properties)
         if then is not None:
-            self._unacknowledged[told.mid] = then
+            self._unacknowledged[told.mid] = row, then
 
     async def publish_acknowledged(self, topic: str, payload: str, *, retain: bool) -> None:
         """Publish and wait for the broker's acknowledgement. Raises `BrokerError` when the connection goes."""
-        over = asyncio.Event()
-        acknowledged = asyncio.Event()
-
-        def done() -> None:
-            acknowledged.set()
-            over.set()
-
-        self.closed.add_done_callback(lambda _: over.set())
-        self.publish(topic, payload, {}, retain=retain, then=done)
-        await over.wait()
-        if not acknowledged.is_set():
+        acknowledged: asyncio.Future[None] = self._loop.create_future()
+        self.publish(topic, payload, {}, retain=retain, then=lambda _: acknowledged.set_result(None))
+        await asyncio.wait({acknowledged, self.closed}, return_when=asyncio.FIRST_COMPLETED)
+        if not acknowledged.done():
             raise BrokerError("the connection was lost")
 
     def disconnect(self) -> None:
@@ -315,7 +370,7 @@ class _Connection:
 
     def _hop(self, act: Callable[..., None], *given: object) -> None:
         """Go over to the event loop; on paho's thread."""
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
             self._loop.call_soon_threadsafe(self._act, act, given)
 
     def _act(self, act: Callable[..., None], given: tuple[object, ...]) -> None:
@@ -327,11 +382,31 @@ class _Connection:
         if settings.version5:
             properties = _properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = settings.session_expiry
+            properties.ReceiveMaximum = RECEIVE_MAX
+            properties.MaximumPacketSize = PACKET_MAX
             self._client.connect(
                 settings.host, settings.port, settings.keepalive, clean_start=False, properties=properties
             )
         else:
             self._client.connect(settings.host, settings.port, settings.keepalive)
+        if self._over and (late := self._client.socket()) is not None:
+            late.close()
+
+    async def _apart(self, work: Callable[[], None]) -> None:
+        """Do what blocks on a thread that nobody waits for at a stop: looking a name up may take minutes."""
+        done: Future[None] = Future()
+        done.set_running_or_notify_cancel()
+
+        def act() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=act, name="broker connect", daemon=True).start()
+        await asyncio.wrap_future(done)
 
     def _connected(self, flags: paho.ConnectFlags, code: Any) -> None:  # noqa: ANN401 - paho's ReasonCode
         if self._opened.done():
@@ -339,6 +414,9 @@ class _Connection:
         if code.is_failure:
             self._opened.set_exception(BrokerError(f"refused: {code}"))
         else:
+            # Here and not where it is awaited: the first message may be behind this on the way to the loop.
+            if flags.session_present and self._away > _QUEUED_AWAY:
+                self._queued_until = self._loop.time() + _QUEUED_WINDOW
             self._opened.set_result(bool(flags.session_present))
 
     def _disconnected(self, code: Any) -> None:  # noqa: ANN401 - as above
@@ -349,13 +427,13 @@ class _Connection:
             self.closed.set_exception(error)
 
     def _published(self, mid: int, code: Any) -> None:  # noqa: ANN401 - as above
-        then = self._unacknowledged.pop(mid, None)
+        row, then = self._unacknowledged.pop(mid, (0, None))
         if then is None:
             return
-        self.window.release()
+        self._moved.set()
         if code.is_failure:
-            log.warning("record refused by the broker", detail=str(code))
-        then()
+            log.warning("record refused by the broker", seq=row, detail=str(code))
+        then(row)
 
     def _subscribed(self, codes: list[Any]) -> None:
         if any(code.is_failure for code in codes):
@@ -363,7 +441,7 @@ class _Connection:
 
     def _came(self, message: paho.MQTTMessage) -> None:
         properties = message.properties
-        self.on_message(
+        self._on_message(
             Incoming(
                 topic=message.topic,
                 payload=bytes(message.payload),
@@ -372,7 +450,7 @@ class _Connection:
                 response_topic=getattr(properties, "ResponseTopic", None),
                 correlation=getattr(properties, "CorrelationData", None),
                 expiry=getattr(properties, "MessageExpiryInterval", None),
-                queued=self._loop.time() < self.queued_until,
+                queued=self._loop.time() < self._queued_until,
                 ack=lambda: self._acknowledge(message.mid, message.qos),
             )
         )

@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from atrund import __version__, journal, records
+from atrund.at.syntax import LINE_MAX
 from atrund.broker import Broker, BrokerSettings
 from atrund.clock import Clock, SystemClock
 from atrund.config import Config, ConfigError, load, report, warnings
@@ -27,12 +28,16 @@ from atrund.doors.tcp import TcpDoor, TcpRules
 from atrund.ledger import Ledger, StorageError, open_ledger, tables
 from atrund.mirror import Mirror
 from atrund.module.channel import Channel
-from atrund.module.keeper import Keeper, Module, State
+from atrund.module.keeper import Keeper, Lost, Module, PinKeeping, Sent
+from atrund.module.ladder import Ladder, LadderRules, Reboot
+from atrund.module.locate import Locator, Snapshot
 from atrund.module.port import OpenPort, open_port
 from atrund.module.store import Store
+from atrund.module.telemetry import Telemetry
 from atrund.module.urc import Fanout
 from atrund.runner import Runner
 from atrund.service import Service
+from atrund.usb.sysfs import snapshot
 
 log = structlog.get_logger()
 
@@ -52,6 +57,7 @@ class Daemon:
         *,
         clock: Clock,
         open_port: OpenPort,
+        look: Snapshot,
         ledger: Ledger,
         notify: Service,
     ) -> None:
@@ -63,16 +69,25 @@ class Daemon:
         self._notify = notify
         base = f"{config.mqtt.prefix}/{config.node}/" if config.mqtt.enabled else ""
         self._mirror = Mirror(
-            clock=clock, session=self.session, base=base, full_numbers=config.privacy.numbers == "full"
+            clock=clock,
+            session=self.session,
+            base=base,
+            full_numbers=config.privacy.numbers == "full",
+            records=config.mqtt.spool_records,
         )
-        self.keeper = Keeper(
-            path=config.module.port,
-            baudrate=config.module.baudrate,
-            open_port=open_port,
-            make_channel=self._make_channel,
-            on_change=self._module_changed,
+        names = (config.module.port, *config.module.extra_ports) if config.module.port else ()
+        self.locators = tuple(
+            Locator(name, baudrate=config.module.baudrate, open_port=open_port, look=look) for name in names
         )
-        self.runner = Runner(channel=lambda: self.keeper.channel, ledger=ledger, mirror=self._mirror)
+        self._open_port = open_port
+        self._ladder = Ladder(LadderRules(), now=lambda: ledger.run, network_up=lambda: False)
+        self._refused_pins: set[str] = set()
+        self.keepers: tuple[Keeper, ...] = ()
+        """One a port, made at the start; the first is that of unsolicited codes and SMS."""
+        self.telemetry = Telemetry(
+            every=config.module.telemetry, channel=self._first_channel, on_change=lambda _: self._tell_state()
+        )
+        self.runner = Runner(channel=self._idlest_channel, ledger=ledger, mirror=self._mirror)
         self.sms = self._make_sms() if config.sms.enabled else None
         self.tcp = self._make_tcp() if config.tcp.enabled else None
         self.mqtt: MqttDoor | None = None
@@ -96,8 +111,11 @@ class Daemon:
         if self.mqtt is not None and self.broker is not None:
             await self.mqtt.take_up()
             self._keep(self.broker.run(), "broker")
-        if self._config.module.port:
-            self._keep(self.keeper.run(), "keeper")
+        await self._make_keepers()
+        for keeper in self.keepers:
+            self._keep(keeper.run(), "keeper")
+        if self.keepers and self._config.module.telemetry:
+            self._keep(self.telemetry.run(), "telemetry")
         if self.sms is not None:
             self._keep(self.sms.run(), "sms door")
         else:
@@ -131,18 +149,14 @@ class Daemon:
             counts = await self._ledger.ask(tables.counts())
         except StorageError:
             counts = {}
-        module, channel = self.keeper.module, self.keeper.channel
         return {
             "atrund": {"version": __version__, "node": self._config.node, "session": self.session},
-            "module": {
-                "state": module.state.value,
-                "detail": module.detail,
-                "port": self._config.module.port,
-                "model": module.model,
-                "firmware": module.firmware,
-                "memory": module.memory,
+            "module": self._module_state(),
+            "ports": {
+                name: keeper.module.state.value + (f" ({keeper.module.detail})" if keeper.module.detail else "")
+                for name, keeper in zip(self._config.module.extra_ports, self.keepers[1:], strict=True)
             },
-            "requests": {"running": self.runner.running, "waiting": {} if channel is None else channel.depths},
+            "requests": {"running": self.runner.running, "waiting": self._waiting()},
             "sms": {"state": "off" if self.sms is None else self.sms.state},
             "tcp": {
                 "state": "off" if self.tcp is None else "open",
@@ -158,15 +172,119 @@ class Daemon:
             "clock": {"known": self._clock.known()},
         }
 
-    def _make_channel(self, on_lost: Callable[[str], None]) -> Channel:
+    @property
+    def module(self) -> Module:
+        """What is known of the module."""
+        return self.keepers[0].module if self.keepers else Module()
+
+    async def _make_keepers(self) -> None:
+        """Make the keepers with what the ledger remembers of climbs and refused PINs."""
+        given = self._config.recovery
+        try:
+            climbs = str(await self._ledger.ask(tables.get_text(_CLIMBS)))
+            self._refused_pins = set(str(await self._ledger.ask(tables.get_text(_PINS))).split())
+        except StorageError:
+            climbs = ""
+        self._ladder = Ladder(
+            LadderRules(Reboot(given.reboot), self._config.module.shared, given.command, given.per_hour),
+            now=lambda: self._ledger.run,
+            network_up=lambda: any(locator.carries_data() for locator in self.locators),
+            history=[float(moment) for moment in climbs.split()],
+            keep=lambda moments: self._ledger.behind(tables.set_text(_CLIMBS, " ".join(map(str, moments)))),
+        )
+        self.keepers = tuple(
+            Keeper(
+                locate=locator.path,
+                baudrate=self._config.module.baudrate,
+                first=number == 0,
+                open_port=self._open_port,
+                make_channel=self._make_channel,
+                ladder=self._ladder,
+                fanout=self.fanout,
+                on_change=self._module_changed,
+                pin=self._pin() if number == 0 else None,
+            )
+            for number, locator in enumerate(self.locators)
+        )
+
+    def _pin(self) -> PinKeeping | None:
+        pin = self._config.module.pin
+        if pin is None or not self._config.module.send_pin:
+            return None
+
+        async def remember(fingerprint: str) -> None:
+            self._refused_pins.add(fingerprint)
+            await self._ledger.durable(tables.set_text(_PINS, " ".join(sorted(self._refused_pins))))
+
+        async def forget(fingerprint: str) -> None:
+            self._refused_pins.discard(fingerprint)
+            await self._ledger.durable(tables.set_text(_PINS, " ".join(sorted(self._refused_pins))))
+
+        return PinKeeping(pin.reveal(), self._refused_pins.__contains__, remember, forget)
+
+    def _make_channel(self, on_lost: Lost, on_sent: Sent) -> Channel:
         return Channel(
             unsolicited=self._unsolicited,
             on_lost=on_lost,
+            on_sent=on_sent,
             gap=self._config.module.gap,
             prompt_gap=self._config.module.prompt_gap,
             depth=self._config.queue.depth,
             max_wait=self._config.queue.max_wait,
         )
+
+    def _first_channel(self) -> Channel | None:
+        return self.keepers[0].channel if self.keepers else None
+
+    def _idlest_channel(self) -> Channel | None:
+        """The port with the fewest who have or await it, so that a long command on one holds up nobody on another."""
+        channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
+        return min(channels, key=lambda channel: channel.load, default=None)
+
+    def _waiting(self) -> dict[str, int]:
+        waiting: dict[str, int] = {}
+        for keeper in self.keepers:
+            for asker, depth in (keeper.channel.depths if keeper.channel is not None else {}).items():
+                waiting[asker] = waiting.get(asker, 0) + depth
+        return waiting
+
+    def _module_state(self) -> dict[str, object]:
+        """What `module/state` and `atrunctl status` show of the module."""
+        module, readings = self.module, self.telemetry.readings
+        return {
+            "state": module.state.value,
+            "detail": module.detail,
+            "port": self._config.module.port,
+            "model": module.model,
+            "firmware": module.firmware,
+            "sim": module.sim,
+            "registration": module.registration,
+            "operator": readings.operator,
+            "technology": readings.technology,
+            "rssi_dbm": readings.rssi_dbm,
+            "rsrp_dbm": readings.rsrp_dbm,
+            "rsrq_db": readings.rsrq_db,
+            "memory": module.memory,
+            "sms_used": readings.sms_used,
+            "sms_total": readings.sms_total,
+        }
+
+    def _tell_state(self) -> None:
+        if self.broker is not None:
+            self.broker.tell("module/state", records.state_record(self._mirror.stamp(), self._module_state()))
+            self.broker.tell("info", records.info_record(self._mirror.stamp(), self._info()))
+
+    def _info(self) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "contract": records.VERSION,
+            "model": self.module.model,
+            "firmware": self.module.firmware,
+            "doors": self._doors(),
+            "line_max": LINE_MAX,
+            "queue_depth": self._config.queue.depth,
+            "spool": "disk",
+        }
 
     def _make_sms(self) -> SmsDoor:
         given = self._config.sms
@@ -184,7 +302,7 @@ class Daemon:
         )
         return SmsDoor(
             rules,
-            store=Store(lambda: self.keeper.channel, lambda: self.keeper.module.memory),
+            store=Store(self._first_channel, lambda: self.module.memory),
             fanout=self.fanout,
             runner=self.runner,
             ledger=self._ledger,
@@ -246,14 +364,18 @@ class Daemon:
     def _unsolicited(self, lines: tuple[str, ...]) -> None:
         log.debug("unsolicited", code=lines[0])
         self.fanout.publish(lines)
+        if self._config.mqtt.urc and self.broker is not None:
+            payload = records.urc_record(self._mirror.stamp(), lines)
+            self.broker.publish(f"{self._mirror.base}urc", payload, {})
 
     def _module_changed(self, module: Module) -> None:
         self._notify.status(self._status_line())
-        if self.sms is not None and module.state is State.READY:
+        self._tell_state()
+        if self.sms is not None and module is self.module and module.state.usable:
             self.sms.look()
 
     def _status_line(self) -> str:
-        module = self.keeper.module
+        module = self.module
         detail = f": {module.detail}" if module.detail else ""
         return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}"
 
@@ -275,7 +397,8 @@ class Daemon:
 
     async def _prune_for_ever(self) -> None:
         while True:
-            self._ledger.behind(*tables.prune(self._ledger.run), tables.trim_outbox(self._config.mqtt.spool_records))
+            lying = () if self.sms is None else self.sms.lying
+            self._ledger.behind(*tables.prune(self._ledger.run, lying))
             await asyncio.sleep(PRUNE_EVERY)
 
     async def _feed_watchdog(self, interval: float) -> None:
@@ -284,6 +407,8 @@ class Daemon:
             await asyncio.sleep(interval)
 
 
+_CLIMBS: Final = "climbs"
+_PINS: Final = "refused pins"
 _TASK_END: Final = 5.0
 """Seconds for a cancelled room to end: closing a socket and a paho thread takes a second at most."""
 
@@ -294,11 +419,17 @@ def build(
     ledger: Ledger,
     clock: Clock | None = None,
     open_port: OpenPort = open_port,
+    look: Snapshot = snapshot,
     notify: Service | None = None,
 ) -> Daemon:
     """Build the whole daemon on the running loop. Clock, opener of ports and ledger are what a test exchanges."""
     return Daemon(
-        config, clock=clock or SystemClock(), open_port=open_port, ledger=ledger, notify=notify or Service({})
+        config,
+        clock=clock or SystemClock(),
+        open_port=open_port,
+        look=look,
+        ledger=ledger,
+        notify=notify or Service({}),
     )
 
 

@@ -20,11 +20,21 @@ log = structlog.get_logger()
 class Mirror:
     """Makes the rows; the caller writes them in the transaction that moves the request.
 
-    `base` is `<prefix>/<node>/`, or "" while MQTT is off: then nothing is put into the outbox.
+    `base` is `<prefix>/<node>/`, or "" while MQTT is off: then nothing is put into the outbox. `records` is how many
+    rows of the mirror may wait there.
     """
 
-    def __init__(self, *, clock: Clock, session: str, base: str = "", full_numbers: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        session: str,
+        base: str = "",
+        full_numbers: bool = False,
+        records: int = tables.OUTBOX_MAX,
+    ) -> None:
         self.base = base
+        self._records = records
         self._clock = clock
         self._session = session
         self._full_numbers = full_numbers
@@ -96,11 +106,14 @@ class Mirror:
         if not self.base:
             return []
         text = records.to_json(payload)
-        return [tables.post(response=response, topic=self.base + topic, payload=text, extra=extra)]
+        return [
+            tables.post(response=response, topic=self.base + topic, payload=text, extra=extra, records=self._records)
+        ]
 
     def post_to(self, topic: str, payload: Mapping[str, Any], *, extra: Mapping[str, str]) -> list[Write]:
         """Return the outbox row for an answer to a topic that the asker named."""
-        return [tables.post(response=True, topic=topic, payload=records.to_json(payload), extra=extra)]
+        text = records.to_json(payload)
+        return [tables.post(response=True, topic=topic, payload=text, extra=extra, records=self._records)]
 
     def peer(self, door: Door, peer: str) -> str:
         """Return who asks, as it may leave the device."""

@@ -76,6 +76,21 @@ def status_record(stamp: Stamp, *, state: str, reason: str | None = None) -> dic
     return {**stamp.fields(), "state": state, "reason": reason}
 
 
+def state_record(stamp: Stamp, module: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of `module/state`: port, SIM, registration, operator, signal, SMS store, last error."""
+    return {**stamp.fields(), **module}
+
+
+def info_record(stamp: Stamp, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of `info`: versions, module, doors, limits."""
+    return {**stamp.fields(), **info}
+
+
+def urc_record(stamp: Stamp, lines: tuple[str, ...]) -> dict[str, Any]:
+    """Return the payload of `urc`: an unsolicited code, two lines for those that carry a PDU or text."""
+    return {**stamp.fields(), "lines": [_shown(line) for line in lines]}
+
+
 def to_json(payload: Mapping[str, Any]) -> str:
     """Write a payload as compact JSON."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))

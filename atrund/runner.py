@@ -27,6 +27,12 @@ from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()
 
+RESUME_LOOKS: Final = 600
+RESUME_PAUSE: Final = 1.0
+"""Looks for the port, and seconds between two, by one found after a restart: a module takes a minute to be there, and
+what waited for 10 min in vain is refused as in any queue (REQ-3)."""
+CLOSE_WAIT: Final = 5.0
+"""Seconds to record what was left at a stop: a disk that hangs must not hold it up."""
 STREAM_MAX: Final = 10_000
 """Lines that a slow asker may fall behind by before the rest is dropped for it; the record has its own cap."""
 
@@ -75,6 +81,11 @@ class Runner:
         self._closed = False
 
     @property
+    def closing(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self._closed
+
+    @property
     def running(self) -> int:
         """How many requests are on their way."""
         return len(self._runs)
@@ -104,7 +115,7 @@ class Runner:
         for run in tuple(self._runs.values()):
             run.give_up(Reason.SHUTDOWN)
         if self._runs:
-            await asyncio.wait(self._runs)
+            await asyncio.wait(self._runs, timeout=CLOSE_WAIT)
 
     def _launch(self, run: Run, event: Event | None) -> None:
         walk = _Walk(run, self._channel, self._ledger, self._mirror, closed=self._closed)
@@ -134,7 +145,7 @@ class _Walk:
         self._received = self._sent = asyncio.get_running_loop().time()
         self._turn: Turn | None = None
         self._holding = contextlib.AsyncExitStack()
-        self._was_accepted = self._may_be_recorded = run.life.state is not State.RECEIVED
+        self._was_accepted = self._may_be_recorded = self._resumed = run.life.state is not State.RECEIVED
 
     async def to_the_end(self, event: Event | None) -> None:
         """Walk until ENDED. A cancellation is an event like any other."""
@@ -208,11 +219,12 @@ class _Walk:
         elif rows:
             self._ledger.behind(*rows)
         self._was_accepted = True
-        self._run.accepted.set_result(True)
+        if not self._run.accepted.done():
+            self._run.accepted.set_result(True)
         return Event.RECORDED
 
     async def _ask_turn(self) -> Event:
-        channel = self._channel()
+        channel = await self._port_after_restart() if self._resumed else self._channel()
         if channel is None:
             return self._no_port("the module is absent or being set up")
         try:
@@ -229,6 +241,14 @@ class _Walk:
             self._outcome = Outcome(End.EXPIRED, Reason.EXPIRED, detail="expired before its turn came")
             return Event.NO_TURN
         return Event.TURN
+
+    async def _port_after_restart(self) -> Channel | None:
+        """Wait for the module to be set up: what a restart interrupted is not to be refused for the restart (REQ-9)."""
+        for _ in range(RESUME_LOOKS):
+            if (channel := self._channel()) is not None:
+                return channel
+            await asyncio.sleep(RESUME_PAUSE)
+        return self._channel()
 
     def _no_port(self, detail: str) -> Event:
         self._outcome = Outcome(End.REJECTED, Reason.PORT_DOWN, detail=detail)

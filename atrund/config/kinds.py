@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from atrund.atrun.secrets import Secret
 from atrund.config.reader import Mistake, Place, Read, Refused, expect, quote, read_table
+from atrund.usb.names import RIGHT, PortNameError, parse_name
 
 T = TypeVar("T")
 
@@ -131,8 +132,23 @@ def octal(value: object, place: Place) -> int:
     return int(digits, 8)
 
 
-def items(read_one: Read[T], *, at_most: int, at_least: int = 0, what: str = "entries") -> Read[tuple[T, ...]]:
-    """A list, each entry read by `read_one`, equal ones refused; every wrong entry is reported."""
+def port_name(value: object, place: Place) -> str:
+    """The name of a serial port (MOD-2), or "" for none."""
+    right = f'{RIGHT}, or "" for none'
+    name = expect(str, value, place, right)
+    if name:
+        try:
+            parse_name(name)
+        except PortNameError as error:
+            wrong, _, better = str(error).partition("; ")
+            place.refuse(wrong, better or right)
+    return name
+
+
+def items(
+    read_one: Read[T], *, at_most: int, at_least: int = 0, what: str = "entries", repeated: bool = False
+) -> Read[tuple[T, ...]]:
+    """A list, each entry read by `read_one`, equal ones refused unless `repeated`; every wrong entry is reported."""
     right = f"a list of at most {at_most} {what}"
     few = f"at least {at_least} of them"
 
@@ -147,7 +163,7 @@ def items(read_one: Read[T], *, at_most: int, at_least: int = 0, what: str = "en
         for index, entry in enumerate(raw):
             try:
                 one = read_one(entry, place.item(index))
-                if one in good:
+                if one in good and not repeated:
                     place.item(index).refuse("stands in the list twice", "each entry once")
                 good.append(one)
             except Refused as refused:
@@ -253,6 +269,12 @@ def tcp_password(content: str) -> str | None:
     """1 to 50 characters without control characters (`#TCPATRUNAUTH`)."""
     fits = 1 <= len(content) <= 50 and content.isprintable()
     return None if fits else "1 to 50 printable characters"
+
+
+def sim_pin(content: str) -> str | None:
+    """4 to 8 digits (3GPP TS 31.101)."""
+    fits = 4 <= len(content) <= 8 and content.isascii() and content.isdecimal()
+    return None if fits else "a PIN of 4 to 8 digits"
 
 
 def mqtt_password(content: str) -> str | None:

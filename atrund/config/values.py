@@ -19,6 +19,7 @@ Protocol = Literal["5", "3.1.1"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "journal", "json"]
 Numbers = Literal["masked", "full"]
+Reboot = Literal["never", "unused", "always"]
 
 DAY = 86400.0
 CONTROL_SOCKET: Path | None = Path("/run/atrund.sock")
@@ -27,6 +28,7 @@ NAME = r"[A-Za-z0-9._-]{1,64}"
 white_list_entry = kinds.text(r"\+?[0-9]{1,20}\*?", 'digits, with an optional "+" before and "*" behind them')
 topic_prefix = kinds.text(r"(?!\$)[^+#/\x00-\x20]+(/[^+#/\x00-\x20]+)*", 'topic levels as "site/atrund", no + or #')
 reply_prefix = kinds.text(r"(?!\$)[^+#\x00-\x20]+/", 'a topic prefix that ends with "/", no + or #')
+argument = kinds.text(r"[^\x00]{1,4096}", "an argument of 1 to 4096 characters")
 host_name = kinds.text(r"[A-Za-z0-9._:%-]{1,255}", "a host name or address")
 
 
@@ -72,14 +74,26 @@ class TcpUser:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """The module and its port."""
+    """The module and its ports: `port` carries unsolicited codes and the SMS store, `extra_ports` commands only."""
 
-    port: str = option("", kinds.text(r"|/[^\x00-\x1f]+", 'a path such as "/dev/serial/by-id/…", or "" for none'))
+    port: str = option("", kinds.port_name)
+    extra_ports: tuple[str, ...] = option((), kinds.items(kinds.port_name, at_most=3, what="ports"))
     baudrate: int = option(115200, kinds.integer(300, 4000000, "a rate"))
     shared: bool = option(True, kinds.flag)
     gap: float = option(0.020, kinds.duration(0, 5))
     prompt_gap: float = option(0.050, kinds.duration(0, 5))
-    default_timeout: float = option(10.0, kinds.duration(1, 300))
+    pin: Secret | None = option(None, kinds.secret(kinds.sim_pin), key="pin_file")
+    send_pin: bool = option(False, kinds.flag)
+    telemetry: float = option(300.0, kinds.duration(10, DAY, zero=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What is done to a module that does not answer any more (MOD-4, MOD-8)."""
+
+    reboot: Reboot = option("unused", kinds.choice("never", "unused", "always"))
+    command: tuple[str, ...] = option((), kinds.items(argument, at_most=32, what="arguments", repeated=True))
+    per_hour: int = option(3, kinds.integer(0, 60))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +207,7 @@ class Config:
     node: str = option("", kinds.text(f"|{NAME}", "1 to 64 of the characters A-Z a-z 0-9 . _ -"))
     state_dir: Path = option(Path("/var/lib/atrund"), kinds.absolute)
     module: Module = section(Module)
+    recovery: Recovery = section(Recovery)
     queue: Queue = section(Queue)
     sms: Sms = section(Sms)
     tcp: Tcp = section(Tcp)

@@ -44,11 +44,15 @@ class LocalDoor:
         """Open the socket. Raises `OSError`; a socket that another daemon still serves is left alone."""
         if _is_served(self._path):
             raise OSError(f"{self._path}: another daemon serves it already")
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        self._server = await asyncio.start_unix_server(self._come, str(self._path), limit=control.LINE_MAX)
-        if self._group:
-            os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
+        group = _group_id(self._group) if self._group else None
+        mask = os.umask(0o177)  # nobody else gets in before group and mode are set
+        try:
+            # A socket that nobody serves any more is replaced by asyncio; any other file is not touched.
+            self._server = await asyncio.start_unix_server(self._come, str(self._path), limit=control.LINE_MAX)
+        finally:
+            os.umask(mask)
+        if group is not None:
+            os.chown(self._path, -1, group)
         self._path.chmod(self._mode)
 
     async def close(self) -> None:
@@ -70,8 +74,8 @@ class LocalDoor:
             writer.write(control.encode(control.ErrorAnswer(f"{CONNECTIONS_MAX} clients are connected already")))
             writer.close()
             return
-        self._clients.add(task)
         client = _Client(reader, writer, self._runner, self._status)
+        self._clients.add(task)
         try:
             await client.serve()
         except (OSError, asyncio.CancelledError):
@@ -169,7 +173,7 @@ class _Client:
         try:
             async with asyncio.timeout(SLOW_READER):
                 await self._writer.drain()
-        except TimeoutError:
+        except (TimeoutError, OSError):  # it does not read, or is gone: reading from it ends too then
             self._writer.transport.abort()
 
 
@@ -178,9 +182,16 @@ def _is_served(path: Path) -> bool:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
+        except (FileNotFoundError, ConnectionRefusedError):
             return False
     return True
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OSError(f"local.group: there is no group {name!r}") from None
 
 
 def _user(writer: asyncio.StreamWriter) -> str:

@@ -7,7 +7,7 @@ answered from the record and never run again.
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,13 +21,20 @@ from atrund.ledger import Ledger, StorageError, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
 from atrund.mirror import Mirror
-from atrund.runner import Run, Runner
+from atrund.runner import Runner
 
 log = structlog.get_logger()
 
 SUBSCRIPTIONS: Final = ("at/request", "at/request/+")
 PENDING_MAX: Final = 200
-"""Requests on their way at once; the port's queue refuses past its own depth long before."""
+"""Requests that wait to be recorded at once, more than the broker may send without an acknowledgement."""
+CORRELATION_MAX: Final = 256
+"""Octets of Correlation Data, which are kept with the request: a hash or some uuids, and their names."""
+REPLY_TO_MAX: Final = 200
+"""Characters of a Response Topic. A broker may drop the connection over a longer one, mosquitto over one of more than
+200 levels, and the answer would come again on the next."""
+OWN_LEVELS: Final = frozenset({"status", "info", "module", "at", "event", "urc", "sms", "metrics"})
+"""What stands below the node's prefix by contract: an answer there would let its asker speak in the daemon's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class MqttDoor:
         self._mirror = mirror
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._full = False
 
     async def take_up(self) -> None:
         """Go on with what a restart interrupted (REQ-9)."""
@@ -64,26 +72,54 @@ class MqttDoor:
 
     def receive(self, message: Incoming) -> None:
         """Take a message; never waits."""
-        if len(self._tasks) >= PENDING_MAX:
-            log.warning("request left at the broker: too many are on their way", peer=_who(message.topic))
-            return
-        self._spawn(self._serve(message))
+        was_full, self._full = self._full, len(self._tasks) >= PENDING_MAX
+        if not self._full:
+            task = asyncio.get_running_loop().create_task(self._serve(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif not was_full:  # once, however many there are
+            log.warning("requests left at the broker: too many are on their way", peer=_who(message.topic))
 
     async def _serve(self, message: Incoming) -> None:
-        request, refused = self._judge(message)
-        run = self._runner.start(request, self._answer, refused)
-        if not await asyncio.shield(run.accepted):
-            outcome = await asyncio.shield(run.outcome)
-            if outcome is not None and outcome.reason is Reason.STORAGE:
-                self._say_unrecorded(request, outcome)
-        elif run.known is not None:
-            self._answer_again(run, run.known)
+        try:
+            await self._take(message)
+        except Exception:
+            # Acknowledged all the same: it would come again for ever, and hold a place that others need.
+            log.exception("request not served", peer=_who(message.topic))
         message.ack()
+
+    async def _take(self, message: Incoming) -> None:
+        request, refused = self._judge(message)
+        if refused is not None and (known := await self._recorded(request)) is not None:
+            self._answer_again(request, known)
+            return
+        run = self._runner.start(request, self._answer, refused)
+        accepted = await asyncio.shield(run.accepted)
+        if run.known is not None:
+            self._answer_again(request, run.known)
+        elif not accepted:
+            outcome = await asyncio.shield(run.outcome)
+            if outcome is not None and (outcome.reason is Reason.STORAGE or self._ledger.failure):
+                self._say_unrecorded(request, outcome)
+
+    async def _recorded(self, request: Request) -> Known | None:
+        """Return the record of the same request, so that none that ran is called expired when it comes again."""
+        if not request.key:
+            return None
+        try:
+            known: Known | None = await self._ledger.ask(tables.known_by_key(Door.MQTT, request.key))
+        except StorageError:
+            return None
+        return known if known is not None and known.digest == tables.content_digest(request) else None
 
     def _judge(self, message: Incoming) -> tuple[Request, Outcome | None]:
         """Return the request that a message is, and why it is not run, if so."""
         ask, refused = self._read(message)
-        correlation = message.correlation.hex() if message.correlation else None
+        given = message.correlation or b""
+        if len(given) > CORRELATION_MAX:
+            refused = refused or _rejected(Reason.BAD_REQUEST, f"Correlation Data: at most {CORRELATION_MAX} octets")
+            given = b""
+        correlation = given.hex() or None
         who = _who(message.topic)
         own = correlation or ask.id
         expires = None
@@ -99,7 +135,7 @@ class MqttDoor:
             reply=ask.reply,
             key=f"{who}\0{own}" if own and not message.retained else "",
             expires=expires,
-            context={"id": ask.id or _text(message.correlation) or rid, "correlation": correlation, "reply_to": None},
+            context={"id": ask.id or _text(given) or rid, "correlation": correlation, "reply_to": None},
         )
         reply_to = message.response_topic or ask.reply_to
         if reply_to is not None and refused is None:
@@ -139,8 +175,12 @@ class MqttDoor:
         return self._ledger.run + left, None
 
     def _may_reply(self, topic: str) -> bool:
-        allowed = (self._mirror.base, *self._rules.reply_prefixes)
-        return not set(topic) & set("+#\0") and topic.startswith(allowed)
+        if len(topic) > REPLY_TO_MAX or not topic.isprintable() or set(topic) & set("+#"):
+            return False
+        below = topic.removeprefix(self._mirror.base)
+        if below != topic:
+            return below.partition("/")[0] not in OWN_LEVELS or below.startswith("at/response/")
+        return topic.startswith(self._rules.reply_prefixes)
 
     def _answer(self, request: Request, outcome: Outcome) -> list[Write]:
         """Rows of the answer, written with the outcome itself."""
@@ -149,18 +189,14 @@ class MqttDoor:
     def _response(self, request: Request, outcome: Outcome | None, state: str) -> list[Write]:
         if not request.reply:
             return []
-        given: Mapping[str, str | int | None] = request.context
-        correlation = given.get("correlation")
-        extra = {"correlation": str(correlation)} if correlation else {}
-        payload = self._mirror.response(request, outcome, state=state, correlation=str(given["id"]))
-        rows = self._mirror.post("at/response", payload, response=True, extra=extra)
-        if (reply_to := given.get("reply_to")) is not None:
-            rows += self._mirror.post_to(str(reply_to), payload, extra=extra)
+        payload = self._mirror.response(request, outcome, state=state, correlation=str(request.context["id"]))
+        rows = self._mirror.post("at/response", payload, response=True, extra=_extra(request))
+        if (reply_to := request.context.get("reply_to")) is not None:
+            rows += self._mirror.post_to(str(reply_to), payload, extra=_extra(request))
         return rows
 
-    def _answer_again(self, run: Run, known: Known) -> None:
+    def _answer_again(self, request: Request, known: Known) -> None:
         """Answer what came again from the record, or say that its key stands for something else."""
-        request = run.request
         if known.digest != tables.content_digest(request):
             refused = _rejected(Reason.DUPLICATE, "the same id with another command")
             self._ledger.behind(
@@ -178,21 +214,14 @@ class MqttDoor:
 
     def _say_unrecorded(self, request: Request, outcome: Outcome) -> None:
         """The disk takes nothing, so the outbox can't either: say so past it (REQ-12)."""
-        if self.broker is not None and request.reply:
-            payload = self._mirror.response(
-                request, outcome, state=outcome.end.value, correlation=str(request.context["id"])
-            )
-            self.broker.publish("at/response", payload)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("request not served", detail=repr(error))
+        if self.broker is None or not request.reply:
+            return
+        payload = self._mirror.response(
+            request, outcome, state=outcome.end.value, correlation=str(request.context["id"])
+        )
+        for topic in (self._mirror.base + "at/response", request.context["reply_to"]):
+            if topic is not None:
+                self.broker.publish(str(topic), payload, _extra(request))
 
 
 def _rejected(reason: Reason, detail: str) -> Outcome:
@@ -205,9 +234,12 @@ def _who(topic: str) -> str:
     return who or "unknown"
 
 
-def _text(correlation: bytes | None) -> str | None:
+def _extra(request: Request) -> Mapping[str, str]:
+    correlation = request.context.get("correlation")
+    return {"correlation": str(correlation)} if correlation else {}
+
+
+def _text(correlation: bytes) -> str:
     """Return Correlation Data as text where it is, else in hexadecimal, for the payload's `id`."""
-    if not correlation:
-        return None
     text = correlation.decode("ascii", "replace")
     return text if text.isascii() and text.isprintable() else correlation.hex()

@@ -23,7 +23,7 @@ from atrund.ledger import Ledger, StorageError, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
 from atrund.mirror import Mirror
-from atrund.module.store import Store, Stored, StoreError
+from atrund.module.store import Store, Stored, StoreError, UnknownFateError
 from atrund.module.urc import Fanout
 from atrund.runner import Run, Runner
 from atrund.sms.address import Address, decode_address
@@ -77,6 +77,7 @@ class SmsDoor:
         self._mirror = mirror
         self._clock = clock
         self._verdicts: dict[str, str] = {}
+        self._lying: set[str] = set()
         self._baseline = False
         self._sent_at: deque[float] = deque()
         self._reference = 0
@@ -89,12 +90,14 @@ class SmsDoor:
         try:
             self._verdicts = await self._ledger.ask(tables.message_verdicts())
             self._baseline = await self._ledger.ask(tables.get_meta(_ON, 0.0)) == 0.0
+            self._lying = set(self._verdicts)  # until the store was read, any may
             unfinished: list[Known] = await self._ledger.ask(tables.unfinished(Door.SMS))
         except StorageError as error:
             log.error("sms door shut: nothing can be recorded", detail=str(error))  # noqa: TRY400 - no traceback wanted
             return
         try:
             for known in unfinished:
+                self._note(known.request.key, _ATRUN)
                 self._spawn(self._take_up(known))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._hear(), name="sms notifications")
@@ -109,6 +112,11 @@ class SmsDoor:
         if self._ledger.failure:
             return "shut"
         return "open" if self._swept else "waiting"
+
+    @property
+    def lying(self) -> frozenset[str]:
+        """The keys of messages that lie in the store, which must not be forgotten (SMS-11)."""
+        return frozenset(self._lying)
 
     def look(self) -> None:
         """Look at the store soon, as after the module came back."""
@@ -136,13 +144,14 @@ class SmsDoor:
 
     async def _sweep_for_ever(self) -> None:
         while True:
+            self._wake.clear()
             if self._store.ready:
                 try:
                     await self._sweep()
-                    self._swept = True
+                    self._swept = not self._wake.is_set()
                 except StoreError as error:
+                    self._swept = False
                     log.warning("sms store not read", detail=str(error))
-            self._wake.clear()
             try:
                 async with asyncio.timeout(self._rules.sweep if self._swept else _RETRY_SWEEP):
                     await self._wake.wait()
@@ -153,6 +162,7 @@ class SmsDoor:
         found = await self._store.messages()
         if self._baseline:
             await self._mark_seen(found)
+        self._lying = {key for stored in found if (key := _key_of(stored.pdu)) is not None}
         for stored in found:
             await self._see(stored.pdu, stored)
 
@@ -182,7 +192,7 @@ class SmsDoor:
         verdict = self._verdicts.get(key)
         if verdict == _DONE and stored is not None:
             self._spawn(self._delete(stored))
-        if verdict is not None or self._baseline:
+        if verdict is not None or self._baseline or self._runner.closing:
             return
         found = judge(deliver, self._rules.numbers, self._rules.passwords, convert_ucs2=self._rules.convert_ucs2)
         if isinstance(found, AtRun):
@@ -211,14 +221,16 @@ class SmsDoor:
 
     async def _take_up(self, known: Known) -> None:
         """Go on with what a restart interrupted: run what was not sent, answer what was not answered."""
-        self._note(known.request.key, _ATRUN)
         if known.outcome is None:
             await self._finish(self._runner.resume(known, self._remember), None)
             return
         await self._answer(known.request, known.outcome)
         self._note(known.request.key, _DONE)
+        self.look()
 
-    def _remember(self, request: Request, _: Outcome) -> list[Write]:
+    def _remember(self, request: Request, outcome: Outcome) -> list[Write]:
+        if outcome.reason is Reason.STORAGE:
+            return []
         return [tables.remember_message(request.key, _DONE, self._ledger.run)]
 
     async def _finish(self, run: Run, stored: Stored | None) -> None:
@@ -228,7 +240,8 @@ class SmsDoor:
             self._note(request.key, _DONE if run.known.answered else _ATRUN)
             return
         if outcome is None or outcome.reason in {Reason.STORAGE, Reason.SHUTDOWN}:
-            self._verdicts.pop(request.key, None)  # it stays in the store and is looked at again (REQ-12)
+            # It stays in the store: looked at again (REQ-12), or answered after the restart.
+            self._verdicts.pop(request.key, None)
             return
         if request.reply:
             await self._answer(request, outcome)
@@ -265,37 +278,46 @@ class SmsDoor:
         return ""
 
     async def _send(self, message: Submit, to: Address, until: float) -> str:
-        """Send one part; returns why it could not be, or ""."""
+        """Send one part; returns why it could not be, or "". One whose fate is unknown is sent once more (SMS-12)."""
         pause = RETRY_FIRST
+        repeated = False
         while True:
-            if not self._may_send():
+            if (place := self._place_under_cap()) is None:
                 return "the cap on answers is reached"
             try:
                 sent = await self._store.send(message.encode(), message.tpdu_length)
+            except UnknownFateError as error:
+                why = str(error)
+                if repeated:
+                    return f"sent twice without a result: {why}"
+                repeated = True
+                self._tell(to.text, "answer repeated", why)
             except StoreError as error:
+                self._sent_at.remove(place)
                 why = str(error)
             else:
-                if sent.reference is not None:
+                if sent.final.ok:
                     log.debug("answer part sent", peer=to.text, reference=sent.reference)
                     return ""
+                self._sent_at.remove(place)
                 why = sent.final.text
                 if sent.final.code in PERMANENT:
-                    return sent.final.text
+                    return why
             if self._ledger.run + pause > until:
-                return str(why)
+                return why
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_LONGEST)
 
-    def _may_send(self) -> bool:
-        """Keep the daemon's cap on answers, against toll fraud and loops (SMS-12)."""
+    def _place_under_cap(self) -> float | None:
+        """Take a place under the daemon's cap on answers, against toll fraud and loops (SMS-12); None if it is full."""
         now = self._ledger.run
         while self._sent_at and self._sent_at[0] < now - _DAY:
             self._sent_at.popleft()
         within_hour = sum(moment > now - _HOUR for moment in self._sent_at)
         if within_hour >= self._rules.answers_per_hour or len(self._sent_at) >= self._rules.answers_per_day:
-            return False
+            return None
         self._sent_at.append(now)
-        return True
+        return now
 
     async def _delete(self, stored: Stored) -> None:
         try:

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 READ_SIZE: Final = 4096
 QUEUED_MAX: Final = 64
-"""Lines kept while a command runs (#TCPATCMDSEQ=1)."""
+"""Lines kept while a command runs (#TCPATCMDSEQ=1). While so many wait nothing is read, so that the peer waits too."""
 UNSENT_MAX: Final = 262_144
 UNSENT_PATIENCE: Final = 30.0
 """Octets that a client may leave unread, and seconds until it is cut off then: never the port's time."""
@@ -95,11 +95,11 @@ class TcpDoor:
         peer = _address(writer)
         if not admits(self._rules.firewall, peer):
             _reset(writer)
-            self._tell(peer, "refused", Reason.FIREWALL)
+            self.tell(peer, "refused", Reason.FIREWALL)
             return
         if self._session is not None:
             _reset(writer)
-            self._tell(peer, "refused", Reason.BUSY)
+            self.tell(peer, "refused", Reason.BUSY)
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
@@ -111,10 +111,9 @@ class TcpDoor:
             self._session = None
             self._tasks.discard(task)
 
-    def _tell(self, peer: str, what: str, reason: Reason | None = None) -> None:
+    def tell(self, peer: str, what: str, reason: Reason | None = None) -> None:
+        """Write down who came, went, was let in or kept out."""
         self._ledger.behind(*self._mirror.session(Door.TCP, peer, what, reason.value if reason else None))
-
-    tell = _tell
 
 
 class _Connection:
@@ -139,17 +138,21 @@ class _Connection:
         self._name = ""
         self._user = ""
         self._queued: deque[str] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
         self._run: Run | None = None
         self._answering: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Reason | None = None
 
     async def run(self) -> None:
-        _no_delay(self._writer)
         self._door.tell(self.peer, "connected")
         self._step(Event.CONNECTED)
         try:
+            _no_delay(self._writer)
+            self._writer.transport.set_write_buffer_limits(high=UNSENT_MAX, low=UNSENT_MAX - READ_SIZE)
             while self._session.state is not State.CLOSED:
+                await self._room.wait()
                 data = await self._reader.read(READ_SIZE)
                 if not data:
                     break
@@ -170,7 +173,7 @@ class _Connection:
 
     def _take(self, data: bytes) -> None:
         typed, answer = self._telnet.feed(data)
-        if answer:
+        if self._session.state in {State.COMMAND, State.RUNNING}:  # nothing is sent before the login (TCP-3)
             self._write(answer)
         if self._session.state is State.COMMAND:
             self._arm(self._rules.idle_timeout, Event.IDLE_TIMEOUT, Reason.IDLE)
@@ -211,11 +214,10 @@ class _Connection:
             case Effect.EXECUTE:
                 self._execute(line)
             case Effect.QUEUE_OR_IGNORE:
-                if self._rules.sequence and len(self._queued) < QUEUED_MAX:
-                    self._queued.append(line)
+                if self._rules.sequence:
+                    self._queue(line)
             case Effect.NEXT:
-                if self._queued:
-                    self._step(Event.LINE, self._queued.popleft())
+                self._take_next()
             case Effect.CLOSE:
                 self._close()
 
@@ -228,6 +230,18 @@ class _Connection:
             self._reason = Reason.AUTH
             self._door.tell(self.peer, "login refused", Reason.AUTH)
             self._step(Event.LOGIN_BAD)
+
+    def _queue(self, line: str) -> None:
+        self._queued.append(line)
+        if len(self._queued) >= QUEUED_MAX:
+            self._room.clear()
+
+    def _take_next(self) -> None:
+        # Whoever is gone is not run for: while the queue is full nothing is read, and only a write shows that.
+        if self._queued and not self._writer.transport.is_closing():
+            self._step(Event.LINE, self._queued.popleft())
+        if len(self._queued) < QUEUED_MAX or self._writer.transport.is_closing():
+            self._room.set()
 
     def _execute(self, line: str) -> None:
         request = Request(
@@ -246,7 +260,7 @@ class _Connection:
         async for line in run.lines():
             self._write(frame_line(line).encode("latin-1"))
             await self._not_too_much_unsent()
-        outcome = await run.outcome
+        outcome = await asyncio.shield(run.outcome)
         if outcome is not None:
             self._write(frame_final(outcome).encode("latin-1", "replace"))
         self._run = None
@@ -257,7 +271,10 @@ class _Connection:
         try:
             async with asyncio.timeout(UNSENT_PATIENCE):
                 await self._writer.drain()
-        except (TimeoutError, OSError):
+        except TimeoutError:
+            log.warning("client cut off: it does not read", door=Door.TCP.value, peer=self.peer)
+            self._writer.transport.abort()
+        except OSError:
             self._writer.transport.abort()
 
     def _write(self, data: bytes) -> None:
@@ -283,6 +300,7 @@ class _Connection:
         self._door.tell(self.peer, "disconnected", self._reason)
         if self._run is not None:
             self._run.give_up(self._reason)
+        self._room.set()
         self._writer.close()
         self._reader.feed_eof()
 
@@ -304,7 +322,7 @@ _CLOSING: Final = 2.0
 
 def _login_fits(users: Sequence[tuple[str, str]], name: str, password: str) -> bool:
     """Compare with every pair in constant time, so that neither a name's nor a password's beginning can be felt out."""
-    given = f"{name}\0{password}".encode()
+    given = f"{name}\0{password}".encode("latin-1")  # the octets as they came, which are UTF-8 as the file is
     fits = False
     for user, secret in users:
         fits |= hmac.compare_digest(f"{user}\0{secret}".encode(), given)

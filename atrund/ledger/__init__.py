@@ -5,6 +5,7 @@ The event loop never waits for the disk; it awaits a future where a promise rest
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,8 +22,15 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds to write what waits at the end: flash takes 100 ms a sync, and little can be waiting."""
 
 
+Told = Callable[[], None]
+
+
 class Submits(Protocol):
     """Where jobs go: the writer thread, or a store that applies them at once where time is virtual."""
+
+    @property
+    def missed(self) -> int:
+        """Jobs written behind that were lost."""
 
     def submit(self, job: Job) -> None:
         """Take a job; never raises."""
@@ -36,11 +44,10 @@ class Ledger:
 
     def __init__(self, writer: Submits | None, *, failure: str = "") -> None:
         self.failure = failure
-        self.missed = 0
-        """Writes without a promise that were lost."""
-        self.on_posted: Callable[[], None] = lambda: None
+        self.on_posted: Told = _nobody
         """Called on the event loop when the outbox may have new rows."""
         self._writer = writer
+        self._missed = 0
         self._base_run = 0.0
         self._started = 0.0
 
@@ -49,11 +56,19 @@ class Ledger:
         """Seconds that the daemon has run, over all its starts (REQ-11)."""
         return self._base_run + asyncio.get_running_loop().time() - self._started
 
+    @property
+    def missed(self) -> int:
+        """Jobs without a promise that were lost."""
+        return self._missed + (0 if self._writer is None else self._writer.missed)
+
     async def start(self) -> None:
         """Read the run clock; to be called once, on the loop."""
         self._started = asyncio.get_running_loop().time()
         if self._writer is not None:
-            self._base_run = await self.ask(tables.get_meta("run", 0.0))
+            try:
+                self._base_run = await self.ask(tables.get_meta("run", 0.0))
+            except StorageError as error:
+                self.failure = str(error)
 
     async def durable(self, *writes: Write) -> list[Any]:
         """Write together and synced to disk before this returns; returns each write's value. Raises `StorageError`."""
@@ -69,7 +84,7 @@ class Ledger:
     def behind(self, *writes: Write) -> None:
         """Write together soon, without a promise; returns at once."""
         if self._writer is None:
-            self.missed += 1
+            self._missed += 1
             return
         self._writer.submit(Job((*writes, self._tell_posted())))
 
@@ -85,7 +100,7 @@ class Ledger:
 
         def tell(_: sqlite3.Connection) -> None:
             # The row is seen by the drain's own look, which queues behind this transaction.
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody drains any more
                 loop.call_soon_threadsafe(self.on_posted)
 
         return tell
@@ -96,6 +111,10 @@ class Ledger:
         future: Future[list[Any]] = Future()
         self._writer.submit(Job(writes, future, synced=synced))
         return await asyncio.wrap_future(future)
+
+
+def _nobody() -> None:
+    pass
 
 
 def open_ledger(state_dir: Path) -> Ledger:

@@ -13,6 +13,8 @@ from atrund.ledger.writer import Write
 
 REQUESTS_MAX: Final = 10_000
 """Ended requests remembered, the newest (MQ-2)."""
+OUTBOX_MAX: Final = 20_000
+"""Mirror rows that wait for the broker, the newest: some 10 MB (`mqtt.spool_records`)."""
 AUDIT_MAX: Final = 50_000
 """Audit rows kept, the newest: some 10 MB."""
 MESSAGES_SPAN: Final = 30 * 86400.0
@@ -110,12 +112,17 @@ def unfinished(door: Door) -> Write:
     return look
 
 
-def post(*, response: bool, topic: str, payload: str, extra: Mapping[str, str] | None = None) -> Write:
-    """Put a message into the outbox."""
-    return _change(
-        "INSERT INTO outbox (response, topic, payload, extra) VALUES (?,?,?,?)",
-        (int(response), topic, payload, json.dumps(dict(extra or {}))),
-    )
+def post(
+    *, response: bool, topic: str, payload: str, extra: Mapping[str, str] | None = None, records: int = OUTBOX_MAX
+) -> Write:
+    """Put a message into the outbox; its mirror rows that are `records` behind the newest give way, never an answer."""
+    values = (int(response), topic, payload, json.dumps(dict(extra or {})))
+
+    def write(db: sqlite3.Connection) -> None:
+        added = db.execute("INSERT INTO outbox (response, topic, payload, extra) VALUES (?,?,?,?)", values)
+        db.execute("DELETE FROM outbox WHERE seq <= ? AND response = 0", ((added.lastrowid or 0) - records,))
+
+    return write
 
 
 def outbox_after(seq: int, limit: int) -> Write:
@@ -139,15 +146,6 @@ def posted(seqs: Iterable[int]) -> Write:
     return lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", given).rowcount
 
 
-def trim_outbox(records: int) -> Write:
-    """Drop the oldest mirror rows past the cap, never an answer; returns how many."""
-    return _change(
-        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE response = 0 ORDER BY seq"
-        " LIMIT max(0, (SELECT count(*) FROM outbox) - ?))",
-        (records,),
-    )
-
-
 def audit(
     *,
     ts: str,
@@ -160,11 +158,15 @@ def audit(
     rule: str | None = None,
     duration_ms: int | None = None,
 ) -> Write:
-    """Note who did what through which door, what was decided and by which rule (POL-4)."""
-    return _change(
-        "INSERT INTO audit (ts, rid, door, peer, line, event, reason, rule, duration_ms) VALUES (?,?,?,?,?,?,?,?,?)",
-        (ts, rid, door, peer, line, event, reason, rule, duration_ms),
-    )
+    """Note who did what through which door, what was decided and by which rule (POL-4); the oldest row makes room."""
+    columns = "ts, rid, door, peer, line, event, reason, rule, duration_ms"
+    values = (ts, rid, door, peer, line, event, reason, rule, duration_ms)
+
+    def write(db: sqlite3.Connection) -> None:
+        added = db.execute(f"INSERT INTO audit ({columns}) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608 - constant
+        db.execute("DELETE FROM audit WHERE n <= ?", ((added.lastrowid or 0) - AUDIT_MAX,))
+
+    return write
 
 
 def remember_message(key: str, verdict: str, run: float) -> Write:
@@ -204,6 +206,21 @@ def set_meta(name: str, value: float) -> Write:
     )
 
 
+def get_text(name: str) -> Write:
+    """Return a text kept under a name, or ""."""
+
+    def look(db: sqlite3.Connection) -> str:
+        row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    return look
+
+
+def set_text(name: str, text: str) -> Write:
+    """Keep a text under a name."""
+    return _change("INSERT INTO meta VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, text))
+
+
 def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
     """Forget what is past the caps; messages whose keys are `still_there` in a store are kept."""
     kept = json.dumps(list(still_there))
@@ -213,7 +230,6 @@ def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
             " (SELECT rid FROM requests ORDER BY run DESC LIMIT ?)",
             (REQUESTS_MAX,),
         ),
-        _change("DELETE FROM audit WHERE n <= (SELECT max(n) FROM audit) - ?", (AUDIT_MAX,)),
         _change(
             "DELETE FROM messages WHERE run < ? AND key NOT IN (SELECT value FROM json_each(?))",
             (run - MESSAGES_SPAN, kept),

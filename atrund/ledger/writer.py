@@ -5,6 +5,7 @@ Rules of this file: a job is applied whole or not at all; a durable one is on di
 and carries with it whatever waited; what is written behind alone is gathered and not synced.
 """
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -41,8 +42,6 @@ class Store:
     """Applies jobs to a connection, on whichever thread calls it."""
 
     connection: sqlite3.Connection
-    finish: Write | None = None
-    """Run at the end of each transaction."""
     missed: int = 0
     """Jobs written behind that the disk did not take."""
     _full: bool = field(default=True)
@@ -56,8 +55,6 @@ class Store:
             self._sync(full=any(job.synced for job in jobs))
             self.connection.execute("BEGIN IMMEDIATE")
             results = [(job, self._apply_one(job)) for job in jobs]
-            if self.finish is not None:
-                self.finish(self.connection)
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -76,10 +73,12 @@ class Store:
         self.connection.execute("SAVEPOINT job")
         try:
             result = [write(self.connection) for write in job.writes]
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, ValueError) as error:
+        except _DISK_FAILS:
+            raise
+        except Exception as error:  # noqa: BLE001 - a row that can't be read or written must not end the thread
             self.connection.execute("ROLLBACK TO job")
             self.connection.execute("RELEASE job")
-            return StorageError(str(error))
+            return StorageError(str(error) or repr(error))
         self.connection.execute("RELEASE job")
         return result
 
@@ -89,8 +88,12 @@ class Store:
             self._full = full
 
     def _roll_back(self) -> None:
-        if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+
+_DISK_FAILS: Final = (sqlite3.OperationalError, sqlite3.InternalError)
 
 
 def _resolve(future: Future[list[Any]], result: list[Any] | Exception) -> None:
@@ -106,9 +109,15 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.dropped = 0
+        """Jobs written behind for which there was no room."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
+
+    @property
+    def missed(self) -> int:
+        """Jobs written behind that were lost, whichever way."""
+        return self.dropped + self.store.missed
 
     def submit(self, job: Job) -> None:
         """Hand a job over; never blocks. What is written behind is dropped and counted while too much waits."""

@@ -13,7 +13,19 @@ from typing import Final
 
 import structlog
 
-from atrund.at.exchange import CTRL_Z, ESC, Answered, Ended, Exchange, Happening, Prompted, Send, Sorter, Unsolicited
+from atrund.at.exchange import (
+    CTRL_Z,
+    ESC,
+    Answered,
+    Ended,
+    Exchange,
+    Happening,
+    Prompted,
+    Send,
+    Sorter,
+    State,
+    Unsolicited,
+)
 from atrund.at.reader import Line, PromptKind, Reader
 from atrund.at.results import Final as FinalResult
 from atrund.at.results import information
@@ -52,10 +64,10 @@ class Answer:
     lead: bool = True
 
     def value(self, name: str) -> tuple[str, ...] | None:
-        """Return the parameters of the first `name: …` line, or None."""
+        """Return the parameters of the first `name: …` line, at least one, or None."""
         for line in self.lines:
             found = information(line)
-            if found is not None and found.name == name:
+            if found is not None and found.name == name and found.parameters:
                 return found.parameters
         return None
 
@@ -107,6 +119,7 @@ class Channel:
         *,
         unsolicited: Callable[[tuple[str, ...]], None],
         on_lost: Callable[[str], None],
+        on_sent: Callable[[tuple[Command, ...]], None] = lambda _: None,
         gap: float = 0.020,
         prompt_gap: float = 0.050,
         depth: int = DEPTH,
@@ -114,6 +127,9 @@ class Channel:
     ) -> None:
         self._unsolicited = unsolicited
         self._on_lost = on_lost
+        self._on_sent = on_sent
+        self.stuck = False
+        """Whether the port was lost because the module behind it does not answer any more."""
         self._gap = gap
         self._prompt_gap = prompt_gap
         self._turns = Turns(depth=depth, max_wait=max_wait)
@@ -131,6 +147,11 @@ class Channel:
     def attach(self, port: Port) -> None:
         """Take the port that was opened for this channel."""
         self._port = port
+
+    @property
+    def load(self) -> int:
+        """How many have the port or wait for it."""
+        return self._turns.load
 
     @property
     def depths(self) -> dict[str, int]:
@@ -185,12 +206,14 @@ class Channel:
         await self._wait_for_gap()
         if self._lost is not None:
             raise self._lost
+        self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
         exchange = Exchange(commands, PromptKind.TEXT if data is not None else None)
         self._sorter.running = exchange
         self._reader.prompting = data is not None
         self._in_step = False
         try:
             self._write(exchange.text.encode("ascii") + b"\r")
+            self._on_sent(commands)
             async with asyncio.timeout(timeout):
                 ended = await self._listen(exchange, say, data)
         except TimeoutError as error:
@@ -213,8 +236,9 @@ class Channel:
                     self._write(octets)
                 case Prompted() if data is not None:
                     await asyncio.sleep(self._prompt_gap)
-                    self._write(data + CTRL_Z)
-                    exchange.data_ended()
+                    if exchange.state is State.PROMPTED:  # else it ended meanwhile, and the data would be a command
+                        self._write(data + CTRL_Z)
+                        exchange.data_ended()
                 case LinkLostError():
                     raise happening
                 case _:
@@ -293,10 +317,6 @@ class Channel:
         await asyncio.sleep(self._gap)
         self._reader.reset()
         self._sorter.reset()
-        while not self._happenings.empty():
-            if isinstance(self._happenings.get_nowait(), LinkLostError):
-                self._happenings.put_nowait(self._lost or LinkLostError("the port went away"))
-                break
         turn = Turn(self)
         try:
             await turn.ask("AT")
@@ -311,10 +331,11 @@ class Channel:
     async def _wait_for_silence(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + LEAVE
-        while loop.time() < until and (wait := self._heard_at + QUIET - loop.time()) > 0:
+        while loop.time() < until and (wait := self._heard_at + QUIET - loop.time()) > 0:  # noqa: ASYNC110 - silence is no event
             await asyncio.sleep(wait)
 
     def _fail(self, why: str) -> None:
+        self.stuck = True
         port, self._port = self._port, None
         if port is not None:
             port.close()

@@ -27,6 +27,10 @@ class StoreError(Exception):
     """It could not be done: the port is away, or the module refused. The text says what and how."""
 
 
+class UnknownFateError(StoreError):
+    """It was handed to the module, and no result came: it may have been done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A message as it lies in a memory: `pdu` in hexadecimal with the service centre's address."""
@@ -38,7 +42,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How sending ended: the message reference, or None with the module's final result."""
+    """How sending ended: with `final`, and the message reference where the module told one."""
 
     reference: int | None
     final: FinalResult
@@ -57,7 +61,7 @@ class Store:
         return self._channel() is not None and bool(self._memory())
 
     async def messages(self) -> list[Stored]:
-        """Return all messages of the memory that receives, read or not. Raises `StoreError`."""
+        """Return all received messages of the memory that receives, read or not. Raises `StoreError`."""
         memory = self._memory()
         async with self._turn() as turn:
             await _select(turn, memory)
@@ -65,34 +69,35 @@ class Store:
         found = []
         for header, pdu in zip(answer.lines, answer.lines[1:], strict=False):
             line = information(header)
-            if line is not None and line.name == "+CMGL" and line.parameters[0].isdecimal():
-                found.append(Stored(memory, int(line.parameters[0]), pdu))
+            if line is None or line.name != "+CMGL":
+                continue
+            index, status, *_ = (*line.parameters, "", "")
+            if index.isdecimal() and status in _RECEIVED:
+                found.append(Stored(memory, int(index), pdu))
         return found
 
     async def read(self, memory: str, index: int) -> Stored | None:
         """Return the message at an index, or None for an empty one. Raises `StoreError`."""
-        async with self._turn() as turn:
-            stored = await _read(turn, memory, index)
-            if memory != self._memory():
-                await _select(turn, self._memory())
-        return stored
+        async with self._turn() as turn, self._at(turn, memory):
+            return await _read(turn, memory, index)
 
     async def delete(self, stored: Stored) -> bool:
         """Delete a message if it still is the one that was read; returns whether it is gone. Raises `StoreError`."""
-        async with self._turn() as turn:
+        async with self._turn() as turn, self._at(turn, stored.memory):
             again = await _read(turn, stored.memory, stored.index)
-            gone = again is None
             if again == stored:
-                gone = (await turn.ask(f"AT+CMGD={stored.index}")).final.ok
-            if stored.memory != self._memory():
-                await _select(turn, self._memory())
-        return gone
+                return (await turn.ask(f"AT+CMGD={stored.index}")).final.ok
+            return again is None
 
     async def send(self, pdu: bytes, tpdu_length: int) -> Sent:
-        """Send a SUBMIT with its service centre's address. Raises `StoreError`; its fate is unknown then."""
+        """Send a SUBMIT with its service centre's address. Raises `StoreError`, of which `UnknownFateError`."""
+        data = pdu.hex().upper().encode("ascii")
         async with self._turn() as turn:
-            await turn.ask("AT+CMGF=0")
-            answer = await turn.ask(f"AT+CMGS={tpdu_length}", SEND_TIMEOUT, data=pdu.hex().upper().encode("ascii"))
+            _granted(await turn.ask("AT+CMGF=0"), "+CMGF")
+            try:
+                answer = await turn.ask(f"AT+CMGS={tpdu_length}", SEND_TIMEOUT, data=data)
+            except (LinkLostError, TimedOutError) as error:
+                raise UnknownFateError(str(error)) from error
         value = answer.value("+CMGS")
         reference = int(value[0]) if value and value[0].isdecimal() else None
         return Sent(reference if answer.final.ok else None, answer.final)
@@ -108,13 +113,28 @@ class Store:
         except (LinkLostError, TimedOutError, QueueFullError, WaitedTooLongError) as error:
             raise StoreError(str(error)) from error
 
+    @contextlib.asynccontextmanager
+    async def _at(self, turn: Turn, memory: str) -> AsyncIterator[None]:
+        """Work in a memory, and come back to the one that receives unless the port itself failed."""
+        home = self._memory()
+        try:
+            await _select(turn, memory)
+            yield
+        except StoreError:
+            if home and memory != home:
+                await _select(turn, home)
+            raise
+        if home and memory != home:
+            await _select(turn, home)
+
 
 _INVALID_INDEX: Final = 321
 """+CMS ERROR: invalid memory index (TS 27.005 3.2.5)."""
+_RECEIVED: Final = frozenset({"0", "1"})
+"""+CMGL's states of messages that came in; the others were written here (TS 27.005 3.1)."""
 
 
 async def _read(turn: Turn, memory: str, index: int) -> Stored | None:
-    await _select(turn, memory)
     answer = await turn.ask(f"AT+CMGR={index}")
     if answer.final.code == _INVALID_INDEX:
         return None

@@ -2,7 +2,7 @@
 """Who has the port next: one holder at a time, fair between those who ask (REQ-3)."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Final
 
 DEPTH: Final = 32
@@ -18,10 +18,9 @@ class WaitedTooLongError(Exception):
 
 
 class Turns:
-    """Grants turns in rotation between askers, in order of arrival within one.
+    """Grants turns to the asker that has had none for longest, in order of arrival within one.
 
-    Whoever was served goes to the back, so none can starve another: between two turns of one asker every other that
-    waits has had one.
+    So none can starve another: between two turns of one asker every other that waits has had one.
     """
 
     def __init__(self, *, depth: int = DEPTH, max_wait: float = MAX_WAIT) -> None:
@@ -29,7 +28,10 @@ class Turns:
         self._max_wait = max_wait
         self._held = False
         self._closed: Exception | None = None
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._turn = 0
+        self._served: dict[str, int] = {}
+        """The number of each asker's last turn; askers are as few as doors."""
 
     async def take(self, asker: str) -> None:
         """Wait for a turn; give it back with `release`.
@@ -40,6 +42,7 @@ class Turns:
             raise self._closed
         if not self._held:
             self._held = True
+            self._serve(asker)
             return
         queue = self._waiting.setdefault(asker, deque())
         if len(queue) >= self._depth:
@@ -63,19 +66,21 @@ class Turns:
     def release(self) -> None:
         """Give the turn to the next asker."""
         while self._waiting:
-            asker, queue = next(iter(self._waiting.items()))
-            self._waiting.move_to_end(asker)
+            asker = min(self._waiting, key=lambda waiting: self._served.get(waiting, 0))
+            queue = self._waiting[asker]
             while queue:
                 future = queue.popleft()
                 if not future.done():
+                    self._serve(asker)
                     future.set_result(None)
                     return
             del self._waiting[asker]
         self._held = False
 
-    def place(self, asker: str) -> int:
-        """Return how many requests of an asker wait."""
-        return len(self._waiting.get(asker, ()))
+    @property
+    def load(self) -> int:
+        """How many have the port or wait for it."""
+        return self._held + sum(len(queue) for queue in self._waiting.values())
 
     @property
     def depths(self) -> dict[str, int]:
@@ -90,6 +95,10 @@ class Turns:
                 if not future.done():
                     future.set_exception(error)
         self._waiting.clear()
+
+    def _serve(self, asker: str) -> None:
+        self._turn += 1
+        self._served[asker] = self._turn
 
     def _forget(self, asker: str, future: asyncio.Future[None]) -> None:
         queue = self._waiting.get(asker)
