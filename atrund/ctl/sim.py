@@ -8,6 +8,12 @@ from typing import Final
 ANSWER_WAIT: Final = 10.0
 """Seconds for an answer that the simulator gives from memory."""
 
+MANGLES: Final = (
+    "garble", "cut", "double", "drop", "late", "split", "no_final", "extra_final", "wrong_final", "urc_inside",
+    "reboot_inside", "no_prompt", "two_prompts",
+)  # fmt: skip
+"""What the simulator can do to an answer; it is the simulator that judges."""
+
 Fields = Callable[[argparse.Namespace], dict[str, object]]
 
 
@@ -47,10 +53,13 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     clear = _add(ops, "clear", "take back late, fail and answer", lambda args: _without_none(command=args.command))
     clear.add_argument("command", metavar="COMMAND", nargs="?", help="for this command (default: for all)")
     _add(ops, "reboot", "restart the module")
-    registration = _add(ops, "registration", "set the registration", _keys("state"))
+    registration = _add(
+        ops, "registration", "set the registration", lambda args: _without_none(state=args.state, seconds=args.seconds)
+    )
     registration.add_argument(
         "state", metavar="N", type=int, help="as +CREG has it: 0 no, 1 home, 2 searching, 5 roaming"
     )
+    registration.add_argument("--seconds", metavar="S", type=_seconds, help="and back after so long (default: stay)")
     card = _add(ops, "card", "change the SIM card", _keys("state"), op="sim")
     card.add_argument("state", metavar="STATE", help="READY, 'SIM PIN', 'SIM PUK' or NONE")
     signal = _add(ops, "signal", "set the signal", lambda args: _without_none(rssi=args.rssi, ber=args.ber))
@@ -60,6 +69,36 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     urc.add_argument("text", metavar="TEXT")
     _add(ops, "state", "show the module's state")
     _add(ops, "seen", "list the command lines that the module got")
+    _register_more(ops)
+
+
+def _register_more(ops: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add what is about the ways of real modules."""
+    quirk = _add(ops, "quirk", "set a quirk", lambda args: _without_none(name=args.name, value=args.value))
+    quirk.add_argument("name", metavar="NAME", help="as `quirks` lists it")
+    quirk.add_argument("value", metavar="VALUE", nargs="?", help="on, off, a number or a word (default: its default)")
+    _add(ops, "quirks", "list the quirks, what each can be and does")
+    mangle = _add(ops, "mangle", "spoil answers of a command", _mangled)
+    mangle.add_argument("command", metavar="COMMAND", help="such as +CSQ, or +CSQ? for that form alone, or * for any")
+    mangle.add_argument("how", metavar="HOW", help=f"one of {', '.join(MANGLES)}")
+    mangle.add_argument("--times", metavar="N", type=int, help="how often (default: the next time)")
+    mangle.add_argument("--always", action="store_true", help="every time")
+    mangle.add_argument("--seconds", metavar="S", type=_seconds, help="how late, or between the pieces of split")
+    mangle.add_argument("--text", metavar="TEXT", help="the line of urc_inside (default: RING)")
+    mangle.add_argument("--position", metavar="N", type=int, help="after how many lines it comes (default: any)")
+    _add(ops, "unplug", "take the module out of the bus")
+    _add(ops, "plug", "put it back")
+    tenant = _add(ops, "tenant", "let another program run a command line on a port of its own", _keys("line"))
+    tenant.add_argument("line", metavar="LINE", help="such as AT+CFUN=4")
+    fill = _add(ops, "fill", "fill a message store", lambda args: _without_none(memory=args.memory, leave=args.leave))
+    fill.add_argument("memory", metavar="MEMORY", nargs="?", help="SM or ME (default: where messages arrive)")
+    fill.add_argument("--leave", metavar="N", type=int, help="slots to leave free (default: none)")
+    report = _add(ops, "report", "let a status report arrive", _reported)
+    report.add_argument("reference", metavar="REFERENCE", type=int, help="of the message, as +CMGS told it")
+    report.add_argument("to", metavar="NUMBER", help="whom it was sent to")
+    report.add_argument("--status", metavar="N", type=int, help="0 to 255 (default: 0, delivered)")
+    uploads = _add(ops, "uploads", "list what was sent behind prompts", lambda args: _without_none(clear=args.clear))
+    uploads.add_argument("--clear", action="store_const", const=True, help="and forget it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,6 +162,17 @@ def _planted(*names: str) -> Fields:
         **_keys("command", *names)(args),
         **_without_none(times=args.times, always=args.always or None),
     }
+
+
+def _mangled(args: argparse.Namespace) -> dict[str, object]:
+    return {
+        **_planted("how")(args),
+        **_without_none(seconds=args.seconds, text=args.text, position=args.position),
+    }
+
+
+def _reported(args: argparse.Namespace) -> dict[str, object]:
+    return _keys("reference", "to")(args) | _without_none(status=args.status)
 
 
 def _without_none(**fields: object) -> dict[str, object]:

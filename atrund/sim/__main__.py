@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from atrund.sim.control import Control, ControlServer
 from atrund.sim.module import SimModule
+from atrund.sim.quirks import QuirkError, QuirkValue, listing, parse
 from atrund.sim.state import MODELS, Options
 from atrund.sim.terminal import LinkError, PseudoTerminal
 
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cops_test_delay=chosen.cops_delay,
         boot_delay=chosen.boot_delay,
         sm_slots=chosen.sm_slots,
+        quirks=tuple(chosen.quirk),
     )
     try:
         asyncio.run(_serve(options, chosen.link, chosen.control))
@@ -57,15 +60,19 @@ async def _serve(options: Options, links: Sequence[Path], control: Path | None) 
 
 
 def _attach(module: SimModule, link: Path) -> PseudoTerminal:
-    """Give the module a port on a pseudo-terminal."""
+    """Give the module a port on a pseudo-terminal, which goes and comes with it."""
     terminal = PseudoTerminal(link)
+    module.add_cable(terminal)
     terminal.start(module.add_port(terminal.write).feed)
     return terminal
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m atrund.sim", description="A simulated Telit module on pseudo-terminals."
+        prog="python -m atrund.sim",
+        description="A simulated Telit module on pseudo-terminals.",
+        epilog=f"quirks, for --quirk:\n{textwrap.indent(listing(), '  ')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--link", action="append", type=Path, required=True, metavar="PATH", help="name of a port; may be given again"
@@ -79,7 +86,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cops-delay", type=_seconds, default=10.0, metavar="SECONDS", help="+COPS=? takes that long")
     parser.add_argument("--boot-delay", type=_seconds, default=5.0, metavar="SECONDS", help="silence after #REBOOT")
     parser.add_argument("--sm-slots", type=_slots, default=20, metavar="COUNT", help="messages that the SIM holds")
+    parser.add_argument(
+        "--quirk",
+        action="append",
+        type=_quirk,
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="what some real modules do (see below); may be given again",
+    )
+    parser.add_argument("--list-quirks", action=_ListQuirks, nargs=0, help="show the quirks and exit")
     return parser
+
+
+class _ListQuirks(argparse.Action):
+    """Shows the quirks, as --help shows the help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(listing())  # noqa: T201 - a program for a terminal
+        parser.exit()
+
+
+def _quirk(text: str) -> tuple[str, QuirkValue]:
+    try:
+        return parse(text)
+    except QuirkError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

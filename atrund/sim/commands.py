@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from atrund.at.syntax import Command, Op, unquote
-from atrund.sim import messages, packet, radio
+from atrund.sim import location, messages, packet, radio, uploads
+from atrund.sim.conditions import refusal
 from atrund.sim.settings import AT_RUN, SETTINGS, WITHOUT_AT_RUN
 from atrund.sim.state import S_REGISTERS, PortSettings
 from atrund.sim.steps import (
@@ -32,10 +33,15 @@ _OCTET: Final = range(256)
 _DIGIT: Final = range(10)
 
 
-def handler_of(command: Command) -> Handler:
-    """Return what handles a command; one that is not known is refused when it runs."""
+def handler_of(port: "SimPort", command: Command) -> Handler:
+    """Return what handles a command; one that is not known, or can't run now, is refused when it runs."""
+    if (refused := refusal(port, command)) is not None:
+        return _refusing(refused)
     if command.name[:1] == "S" and command.name[1:].isdigit():
         return s_register
+    for quirk, handlers in BY_QUIRK.items():
+        if command.name in handlers and port.module.quirks.on(quirk):
+            return handlers[command.name]
     return HANDLERS.get(command.name, unknown)
 
 
@@ -205,6 +211,15 @@ def shut_down(port: "SimPort", command: Command) -> Iterable[Step]:
     return ()
 
 
+def _refusing(refused: Refused) -> Handler:
+    """Return the handler of a command that is refused."""
+
+    def handle(_port: "SimPort", _command: Command) -> Iterable[Step]:
+        raise refused
+
+    return handle
+
+
 def _identity(value: Callable[["SimPort"], str], prefix: str = "") -> Handler:
     """Return the handler of a command that tells one fixed thing; SET 1 asks +CGSN and +GSN for a prefixed answer."""
 
@@ -315,3 +330,6 @@ HANDLERS: Final[dict[str, Handler]] = {
     "#REBOOT": reboot,
     "#SHDN": shut_down,
 }
+
+BY_QUIRK: Final = {"data_prompts": uploads.HANDLERS, "gps": location.HANDLERS}
+"""Commands that are known only where a quirk is on."""

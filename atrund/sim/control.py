@@ -2,7 +2,7 @@
 """The control socket of the simulated module: JSON lines in, one JSON answer to each.
 
 `{"op": "sms", "from": "+39…", "text": "AT+COPS?"}` -> `{"ok": true, "outcome": "stored"}`; what was wrong comes back
-as `{"ok": false, "error": "…"}`. The operations are the methods `_op_…` of `Control`.
+as `{"ok": false, "error": "…"}`. The operations are the methods `_op_…` of `Control` and `MoreControl`.
 """
 
 import asyncio
@@ -10,13 +10,15 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from atrund.at.results import classify
+from atrund.sim import requests
 from atrund.sim.faults import Plant
 from atrund.sim.module import SimModule
+from atrund.sim.operations import MoreControl
+from atrund.sim.requests import Answer, Operations, Request, RequestError
 from atrund.sim.state import Sim
 from atrund.sms.alphabet import Alphabet, UnsendableError
 from atrund.sms.pdu import Address, Dcs, Deliver, PduError, Timestamp, UserData
@@ -24,21 +26,10 @@ from atrund.sms.pdu import Address, Dcs, Deliver, PduError, Timestamp, UserData
 LINE_CAP: Final = 65536
 """Longest line in bytes; a longer one is refused and its connection closed."""
 
-TIMES_CAP: Final = 1_000_000
-SECONDS_CAP: Final = 86_400.0
 PLANTED_LINES_CAP: Final = 4096
 
 SERVICE_CENTRE: Final = Address.parse("+393492000009")
 DCS_OF: Final = {"gsm7": Dcs(0x00), "8bit": Dcs(0x04), "ucs2": Dcs(0x08)}
-
-# JSON is what its writer makes of it: each field is looked at before it is used.
-Request: TypeAlias = dict[str, Any]
-Answer: TypeAlias = dict[str, object]
-Operation: TypeAlias = Callable[[Request], Answer]
-
-
-class RequestError(ValueError):
-    """A request that can't be done; the text names the field and says what was wrong."""
 
 
 class Control:
@@ -46,7 +37,7 @@ class Control:
 
     def __init__(self, module: SimModule) -> None:
         self._module = module
-        self._operations: dict[str, tuple[Operation, frozenset[str]]] = {
+        self._operations: Operations = {
             "sms": (self._op_sms, frozenset({"pdu", "from", "text", "alphabet", "dcs"})),
             "sent": (self._op_sent, frozenset({"clear"})),
             "seen": (self._op_seen, frozenset({"clear"})),
@@ -58,10 +49,11 @@ class Control:
             "fail": (self._op_fail, frozenset({"command", "result", "times", "always"})),
             "answer": (self._op_answer, frozenset({"command", "lines", "result", "times", "always"})),
             "clear": (self._op_clear, frozenset({"command"})),
-            "registration": (self._op_registration, frozenset({"state"})),
+            "registration": (self._op_registration, frozenset({"state", "seconds"})),
             "signal": (self._op_signal, frozenset({"rssi", "ber"})),
             "sim": (self._op_sim, frozenset({"state"})),
             "urc": (self._op_urc, frozenset({"text", "port"})),
+            **MoreControl(module).operations(),
         }
 
     def handle(self, line: bytes) -> Answer:
@@ -94,7 +86,7 @@ class Control:
             if len(request) > 1:
                 raise RequestError("pdu: holds all of the message; leave the other fields out")
             try:
-                pdu = bytes.fromhex(_string(request, "pdu"))
+                pdu = bytes.fromhex(requests.string(request, "pdu"))
             except ValueError:
                 raise RequestError("pdu: must be pairs of hex digits") from None
         else:
@@ -107,11 +99,11 @@ class Control:
             raise RequestError(str(error)) from None
 
     def _message(self, request: Request) -> Deliver:
-        sender = _string(request, "from")
+        sender = requests.string(request, "from")
         digits = sender.removeprefix("+")
         originator = Address.parse(sender) if digits.isascii() and digits.isdigit() else Address.alphanumeric(sender)
         if "dcs" in request:
-            dcs = Dcs(_whole(request, "dcs", range(256)))
+            dcs = Dcs(requests.whole(request, "dcs", range(256)))
             if "alphabet" in request and _alphabet(request) is not dcs.alphabet:
                 raise RequestError("alphabet: not the one that dcs says; leave one of them out")
         else:
@@ -119,7 +111,7 @@ class Control:
         return Deliver(
             originator=originator,
             timestamp=Timestamp.of(self._module.clock()),
-            user_data=UserData.from_text(_string(request, "text"), dcs),
+            user_data=UserData.from_text(requests.string(request, "text"), dcs),
             dcs=dcs,
             smsc=SERVICE_CENTRE,
         )
@@ -127,7 +119,7 @@ class Control:
     def _op_sent(self, request: Request) -> Answer:
         sent = self._module.network.sent
         answer: Answer = {"sent": [message.record() for message in sent]}
-        if _flag(request, "clear"):
+        if requests.flag(request, "clear"):
             sent.clear()
         return answer
 
@@ -135,7 +127,7 @@ class Control:
 
     def _op_seen(self, request: Request) -> Answer:
         answer: Answer = {"seen": [list(port.seen) for port in self._module.ports]}
-        if _flag(request, "clear"):
+        if requests.flag(request, "clear"):
             for port in self._module.ports:
                 port.seen.clear()
         return answer
@@ -158,10 +150,7 @@ class Control:
         return {}
 
     def _op_late(self, request: Request) -> Answer:
-        seconds = request.get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= SECONDS_CAP:
-            raise RequestError(f"seconds: must be a number from 0 to {SECONDS_CAP:.0f}")
-        return self._plant(request, Plant(seconds=float(seconds)))
+        return self._plant(request, Plant(seconds=requests.seconds(request)))
 
     def _op_fail(self, request: Request) -> Answer:
         return self._plant(request, Plant(final=_final(request)))
@@ -170,15 +159,12 @@ class Control:
         lines = request.get("lines")
         if not isinstance(lines, list) or len(lines) > PLANTED_LINES_CAP:
             raise RequestError(f"lines: must be a list of at most {PLANTED_LINES_CAP} texts")
-        texts = tuple(_printable(line, "lines") for line in lines)
+        texts = tuple(requests.printable(line, "lines") for line in lines)
         return self._plant(request, Plant(lines=texts, final=_final(request, "OK")))
 
     def _plant(self, request: Request, plant: Plant) -> Answer:
-        if _flag(request, "always"):
-            plant.left = None
-        elif "times" in request:
-            plant.left = _whole(request, "times", range(1, TIMES_CAP + 1))
-        command = _printable(_string(request, "command"), "command")
+        plant.left = requests.times(request)
+        command = requests.printable(requests.string(request, "command"), "command")
         try:
             self._module.faults.plant(command, plant)
         except ValueError as error:
@@ -186,37 +172,43 @@ class Control:
         return {}
 
     def _op_clear(self, request: Request) -> Answer:
-        self._module.faults.clear(_string(request, "command") if "command" in request else None)
+        command = requests.string(request, "command") if "command" in request else None
+        self._module.faults.clear(command)
+        self._module.mangles.clear(command)
         return {}
 
     # The world around.
 
     def _op_registration(self, request: Request) -> Answer:
-        self._module.set_registration(_whole(request, "state", range(6)))
+        state = requests.whole(request, "state", range(6))
+        if "seconds" in request:
+            self._module.lose_registration(state, requests.seconds(request))
+        else:
+            self._module.set_registration(state)
         return {}
 
     def _op_signal(self, request: Request) -> Answer:
-        rssi = _whole(request, "rssi", range(100))
-        ber = _whole(request, "ber", range(100)) if "ber" in request else 99
+        rssi = requests.whole(request, "rssi", range(100))
+        ber = requests.whole(request, "ber", range(100)) if "ber" in request else 99
         if rssi not in {*range(32), 99} or ber not in {*range(8), 99}:
             raise RequestError("rssi, ber: rssi is 0 to 31, ber 0 to 7; 99 is unknown")
         self._module.set_signal(rssi, ber)
         return {}
 
     def _op_sim(self, request: Request) -> Answer:
-        state = _string(request, "state")
+        state = requests.string(request, "state")
         if state not in {sim.value for sim in Sim}:
             raise RequestError(f"state: must be one of {', '.join(sim.value for sim in Sim)}")
         self._module.set_sim(Sim(state))
         return {}
 
     def _op_urc(self, request: Request) -> Answer:
-        text = _printable(_string(request, "text"), "text")
+        text = requests.printable(requests.string(request, "text"), "text")
         if "port" not in request:
             self._module.urc(text)
             return {}
         numbers = range(len(self._module.ports))
-        self._module.ports[_whole(request, "port", numbers)].urc(text)
+        self._module.ports[requests.whole(request, "port", numbers)].urc(text)
         return {}
 
 
@@ -289,34 +281,6 @@ def _in_use(path: Path) -> bool:
 
 def _listed(fields: frozenset[str]) -> str:
     return ", ".join(sorted(fields)) or "none"
-
-
-def _string(request: Request, name: str) -> str:
-    value = request.get(name)
-    if not isinstance(value, str):
-        raise RequestError(f"{name}: must be a text")
-    return value
-
-
-def _printable(value: object, name: str) -> str:
-    """Return a text that stays one line on the port."""
-    if not isinstance(value, str) or not all(" " <= character <= "\xff" for character in value):
-        raise RequestError(f"{name}: must be text of Latin-1 without control characters")
-    return value
-
-
-def _whole(request: Request, name: str, allowed: range) -> int:
-    value = request.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        raise RequestError(f"{name}: must be a whole number from {allowed.start} to {allowed.stop - 1}")
-    return value
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(f"{name}: must be true or false")
-    return value
 
 
 def _alphabet(request: Request) -> Alphabet:

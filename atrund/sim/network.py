@@ -2,17 +2,21 @@
 """The network as far as messages go: what was sent through it, and how an incoming message reaches the module."""
 
 import asyncio
+import contextlib
 import enum
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from atrund.sim.rendering import cmt_lines
+from atrund.sim.rendering import cds_line, cmt_lines
+from atrund.sim.reports import Report, is_report
 from atrund.sim.state import Power
 from atrund.sim.store import Message, Status
-from atrund.sms.pdu import Deliver, Submit, decode_deliver
+from atrund.sms.pdu import Address, Deliver, PduError, Submit, Timestamp, decode_deliver
 
 if TYPE_CHECKING:  # the module owns its network, and so knows it
+    from collections.abc import Callable
+
     from atrund.sim.module import SimModule
     from atrund.sim.port import SimPort
 
@@ -22,8 +26,7 @@ SENT_CAP: Final = 500
 HELD_CAP: Final = 255
 """Messages that the service centre keeps for a module that can't take them."""
 
-CNMA_SECONDS: Final = 17.0
-"""How long the network waits for +CNMA before it takes a message for lost (AT guides of the family, +CNMA)."""
+SERVICE_CENTRE: Final = Address.parse("+393492000009")
 
 SMS_AT_RUN: Final = ("AT", "HAT")
 DIGEST_MARK: Final = b"\xd0\xd0\xd0"
@@ -70,6 +73,8 @@ class Network:
         self._reference = 0
         self._waiting: deque[bytes] = deque()
         self._unacknowledged: tuple[bytes, asyncio.TimerHandle] | None = None
+        self._long_reference = 0
+        self._reports: set[asyncio.TimerHandle] = set()
         self.sent: deque[Sent] = deque(maxlen=SENT_CAP)
         self.swallowed = 0
 
@@ -92,14 +97,27 @@ class Network:
                 self._module.clock().isoformat(timespec="seconds"),
             )
         )
+        delay = self._module.quirks.number("report_delay")
+        if message.status_report and delay:
+            self._report_later(delay, reference, message.destination)
         return reference
 
-    def deliver(self, pdu: bytes) -> Outcome:
-        """Bring an SMS-DELIVER to the module, or keep it until that can take it.
+    def next_long_reference(self) -> int:
+        """Return the reference of the next long message (TS 23.040 9.2.3.24.1)."""
+        self._long_reference = (self._long_reference + 1) % 256
+        return self._long_reference
 
-        Raises `PduError` for what is none, `ValueError` if too many wait already.
+    def report(self, reference: int, recipient: Address, status: int = 0) -> Outcome:
+        """Bring a status report of a sent message to the module. Raises as `deliver` does."""
+        now = Timestamp.of(self._module.clock())
+        return self.deliver(Report(reference, recipient, now, now, status, SERVICE_CENTRE).encode())
+
+    def deliver(self, pdu: bytes) -> Outcome:
+        """Bring an SMS-DELIVER or a status report to the module, or keep it until that can take it.
+
+        Raises `PduError` for what is neither, `ValueError` if too many wait already.
         """
-        message = decode_deliver(pdu)
+        message = _decode(pdu)
         if not self._waiting:
             outcome = self._bring(pdu, message)
             if outcome is not Outcome.HELD:
@@ -113,7 +131,7 @@ class Network:
         """Bring what waits, as far as the module takes it."""
         while self._waiting:
             pdu = self._waiting[0]
-            if self._bring(pdu, decode_deliver(pdu)) is Outcome.HELD:
+            if self._bring(pdu, _decode(pdu)) is Outcome.HELD:
                 return
             self._waiting.popleft()
 
@@ -139,38 +157,77 @@ class Network:
         if self._unacknowledged is not None:
             self._unacknowledged[1].cancel()
             self._unacknowledged = None
+        for timer in self._reports:
+            timer.cancel()
+        self._reports.clear()
 
-    def _bring(self, pdu: bytes, message: Deliver) -> Outcome:
+    def _report_later(self, delay: float, reference: int, recipient: Address) -> None:
+        def report() -> None:
+            self._reports.discard(timer)
+            # A network that keeps too many messages already, or knows no such address, says nothing.
+            with contextlib.suppress(PduError, ValueError):
+                self.report(reference, recipient)
+
+        timer = asyncio.get_running_loop().call_later(delay, report)
+        self._reports.add(timer)
+
+    def _bring(self, pdu: bytes, message: Deliver | Report) -> Outcome:
         module = self._module
-        reachable = module.power is Power.ON and module.radio.in_service
+        reachable = module.power is Power.ON and module.radio.in_service and not module.sms_busy
         if not reachable or self._unacknowledged is not None:
             return Outcome.HELD
+        if isinstance(message, Report):
+            return self._bring_report(pdu)
         if module.values.get("#SMSATRUN") == ("1",) and is_at_run(message):
             self.swallowed += 1
+            if module.quirks.on("at_run_answers"):
+                module.at_run.take(message)
             return Outcome.SWALLOWED
-        takers = [port for port in module.ports if direct(port, message)]
+        takers = module.speaking(lambda port: direct(port, message))
         if takers and not module.hung:
             for port in takers:
                 for line in cmt_lines(port, pdu, message):
                     port.urc(line)
-            if module.values.get("+CSMS") == ("1",):
-                timer = asyncio.get_running_loop().call_later(CNMA_SECONDS, self._not_acknowledged, takers)
-                self._unacknowledged = pdu, timer
+            self._await_acknowledgement(pdu, takers)
             return Outcome.SHOWN
         if message.dcs.message_class == 0:
             return Outcome.DISCARDED
-        return self._store(pdu, message)
+        memory = module.store.memory3
+        if message.dcs.message_class == 2:
+            memory = "SM"
+        elif message.dcs.message_class == 1 and module.quirks.on("class1_me"):
+            memory = "ME"
+        return self._store(pdu, memory, "+CMTI", lambda port: _cnmi(port) in {1, 2, 3})
 
-    def _store(self, pdu: bytes, message: Deliver) -> Outcome:
+    def _bring_report(self, pdu: bytes) -> Outcome:
+        """A report is shown, stored, or nobody wants it: ds of +CNMI is 1, 2 or 0 (TS 27.005 3.4.1)."""
         module = self._module
-        memory = "SM" if message.dcs.message_class == 2 else module.store.memory3
+        takers = module.speaking(lambda port: _ds(port) == 1)
+        if takers and not module.hung:
+            for port in takers:
+                port.urc(cds_line(port, pdu))
+            self._await_acknowledgement(pdu, takers)
+            return Outcome.SHOWN
+        if module.speaking(lambda port: _ds(port) == 2):
+            return self._store(pdu, module.store.memory3, "+CDSI", lambda port: _ds(port) == 2)
+        return Outcome.DISCARDED
+
+    def _await_acknowledgement(self, pdu: bytes, takers: "list[SimPort]") -> None:
+        seconds = self._module.quirks.number("cnma_seconds")
+        if self._module.values.get("+CSMS") == ("1",) and seconds:
+            timer = asyncio.get_running_loop().call_later(seconds, self._not_acknowledged, takers)
+            self._unacknowledged = pdu, timer
+
+    def _store(self, pdu: bytes, memory: str, urc: str, wanted: "Callable[[SimPort], bool]") -> Outcome:
+        module = self._module
         index = module.store.add(memory, Message(Status.REC_UNREAD, pdu))
         if index is None:
             return Outcome.HELD
-        for port in module.ports:
-            if _cnmi(port) in {1, 2, 3}:
-                port.urc(f'+CMTI: "{memory}",{index}')
-            if module.store.full(memory) and port.settings.number("#SMOV"):
+        told, warned = module.speaking(wanted), module.speaking(lambda port: bool(port.settings.number("#SMOV")))
+        for port in list(module.ports):
+            if port in told:
+                port.urc(f'{urc}: "{memory}",{index}')
+            if port in warned and module.store.full(memory):
                 port.urc(f'#SMOV: "{memory}"')
         return Outcome.STORED
 
@@ -182,6 +239,10 @@ class Network:
                 port.settings.values["+CNMI"] = (mode, "0", bm, "0", bfr)
         self.forget_pending()
         self.release()
+
+
+def _decode(pdu: bytes) -> Deliver | Report:
+    return Report.decode(pdu) if is_report(pdu) else decode_deliver(pdu)
 
 
 def is_at_run(message: Deliver) -> bool:
@@ -202,3 +263,8 @@ def direct(port: "SimPort", message: Deliver) -> bool:
 def _cnmi(port: "SimPort") -> int:
     """Return +CNMI's mt, 0 under mode 0, which keeps all back."""
     return port.settings.number("+CNMI", 1) if port.settings.number("+CNMI", 0) else 0
+
+
+def _ds(port: "SimPort") -> int:
+    """Return +CNMI's ds, 0 under mode 0."""
+    return port.settings.number("+CNMI", 3) if port.settings.number("+CNMI", 0) else 0

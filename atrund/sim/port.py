@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from atrund.at.results import CME_TEXTS
 from atrund.at.syntax import Command, LineRefused, Op, parse
 from atrund.sim.commands import handler_of
-from atrund.sim.state import PortSettings, Power
-from atrund.sim.steps import Prompt, Refused, Step
+from atrund.sim.outlet import Outlet
+from atrund.sim.state import PortSettings
+from atrund.sim.steps import Prompt, Refused, Step, Wait
 
 if TYPE_CHECKING:  # the module owns its ports, and so knows them
     from atrund.sim.module import SimModule
@@ -36,6 +37,12 @@ SEEN_CAP: Final = 1000
 FLUSH_AT: Final = 16384
 """Output collected before it is written: many short writes become one."""
 
+SURPLUS_SECONDS: Final = 0.1
+"""How long what comes behind the data of a counted prompt is dropped, where it is."""
+
+HIDDEN: Final = -1
+"""The number of a port that no unsolicited line goes to: another tenant's, or the module's own."""
+
 _LF, _CR, _CTRL_Z, _ESC, _BACKSPACES = 0x0A, 0x0D, 0x1A, 0x1B, frozenset({0x08, 0x7F})
 
 
@@ -45,7 +52,7 @@ class SimPort:
     def __init__(self, module: "SimModule", number: int, write: Callable[[bytes], None]) -> None:
         self.module = module
         self.number = number
-        self.settings = PortSettings()
+        self._settings = PortSettings()
         self.seen: deque[str] = deque(maxlen=SEEN_CAP)
         self.last_line = ""
         self._write = write
@@ -62,29 +69,51 @@ class SimPort:
         self._in_block = False
         self._held: deque[str] = deque(maxlen=HELD_CAP)
         self._after_final: list[Callable[[], None]] = []
+        self._escape = b""
+        self._escaping = b""
+        self._outlet = Outlet(module, self._put, self._flush)
+        self._short: asyncio.TimerHandle | None = None
+        self._deaf_until: float | None = None
+        self._final_at: float | None = None
+        self._hasty = False
+
+    @property
+    def settings(self) -> PortSettings:
+        """The settings of this port, or of all where they are one."""
+        shared = self.module.shared_settings
+        return self._settings if shared is None or self.number == HIDDEN else shared
+
+    @settings.setter
+    def settings(self, settings: PortSettings) -> None:
+        if self.module.shared_settings is None or self.number == HIDDEN:
+            self._settings = settings
+        else:
+            self.module.shared_settings = settings
 
     @property
     def busy(self) -> bool:
-        """Whether a command line runs."""
-        return self._script is not None
+        """Whether a command line runs, or its answer is still on its way."""
+        return self._script is not None or self._outlet.sending
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were typed."""
         for byte in data:
-            if self._closed or self.module.power is not Power.ON:
+            if self._closed or not self.module.awake or self._deaf():
                 break
             if self._prompt is not None:
                 self._take_data(self._prompt, byte)
             elif self.busy:
                 if self._abortable and byte != _LF:
                     self._finish("ABORTED")
+                elif self._escape:
+                    self._take_escape(byte)
             else:
                 self._take_command(byte)
         self._flush()
 
     def urc(self, text: str) -> None:
-        """Put out an unsolicited line; while a prompt is open it waits."""
-        if self._prompt is not None:
+        """Put out an unsolicited line; while a prompt is open, an answer half out or data mode on, it waits."""
+        if self._prompt is not None or self._outlet.sending or self._escape:
             self._held.append(text)
             return
         self._put_unsolicited(text)
@@ -99,6 +128,10 @@ class SimPort:
         self._stop()
         self._line.clear()
         self._overlong = False
+        self._hasty = False
+        self._final_at = None
+        self._deaf_until = None
+        self._outlet.cancel()
         self._held.clear()
         self._after_final.clear()
         self._out.clear()
@@ -120,10 +153,10 @@ class SimPort:
     def _take_command(self, byte: int) -> None:
         if byte == _CR:
             self._echo(b"\r")
-            line, overlong = self._line.decode("latin-1"), self._overlong
+            line, overlong, hasty = self._line.decode("latin-1"), self._overlong, self._hasty
             self._line.clear()
-            self._overlong = False
-            if len(line) > 1:
+            self._overlong = self._hasty = False
+            if len(line) > 1 and not (hasty and self._refuse_haste(line)):
                 self._run(line, overlong=overlong)
         elif byte in _BACKSPACES:
             if self._line:
@@ -143,6 +176,7 @@ class SimPort:
         character = chr(byte).upper()
         if character == "A":
             self._line[:] = bytes([byte])
+            self._hasty = self._too_soon()
         elif self._line and character == "T":
             self._line.append(byte)
         else:
@@ -151,10 +185,47 @@ class SimPort:
             if repeat:
                 self._run(self.last_line or "AT", overlong=False)
 
+    def _too_soon(self) -> bool:
+        """Whether the last result was out less than the gap ago that this firmware wants."""
+        if self._final_at is None or self.number == HIDDEN or self.module.quirks.word("command_gap") == "off":
+            return False
+        return asyncio.get_running_loop().time() - self._final_at < self.module.quirks.number("gap_seconds")
+
+    def _refuse_haste(self, line: str) -> bool:
+        """Do with a line that came too soon as the quirk says; False if it says nothing."""
+        match self.module.quirks.word("command_gap"):
+            case "ignore":
+                return True
+            case "error":
+                self.seen.append(line)
+                self._finish("ERROR")
+                return True
+        return False
+
+    def _deaf(self) -> bool:
+        if self._deaf_until is None:
+            return False
+        if asyncio.get_running_loop().time() < self._deaf_until:
+            return True
+        self._deaf_until = None
+        return False
+
+    def _take_escape(self, byte: int) -> None:
+        """Look for the sequence that ends data mode; the rest of what is typed there goes nowhere."""
+        self._escaping = (self._escaping + bytes([byte]))[-len(self._escape) :]
+        if self._escaping == self._escape:
+            self._finish("NO CARRIER")
+
     def _take_data(self, prompt: Prompt, byte: int) -> None:
         if prompt.count is not None:
             self._data.append(byte)
-            if len(self._data) >= prompt.count:
+            if prompt.as_text:
+                self._echo(bytes([byte]))
+            if len(self._data) < prompt.count:
+                self._watch_short()
+            else:
+                if self.module.quirks.word("counted_surplus") == "drop":
+                    self._deaf_until = asyncio.get_running_loop().time() + SURPLUS_SECONDS
                 self._answer_prompt(prompt)
         elif byte == _ESC:
             self._finish("OK")
@@ -168,8 +239,22 @@ class SimPort:
             self._echo(bytes([byte]))
             if len(self._data) < DATA_CAP:
                 self._data.append(byte)
+            if byte == _CR and prompt.again:
+                self._put(prompt.mark)
+
+    def _watch_short(self) -> None:
+        """Give data that is short of its count so long to go on."""
+        seconds = self.module.quirks.number("counted_timeout")
+        if self._short is not None:
+            self._short.cancel()
+            self._short = None
+        if seconds:
+            self._short = asyncio.get_running_loop().call_later(seconds, self._finish, "ERROR")
 
     def _answer_prompt(self, prompt: Prompt) -> None:
+        if self._short is not None:
+            self._short.cancel()
+            self._short = None
         prompt.data = bytes(self._data)
         self._data.clear()
         self._prompt = None
@@ -188,10 +273,15 @@ class SimPort:
                 raise Refused
             # A bare AT is a command without a name, so that faults can be planted on it as on any other.
             self._queue.extend(parse(line) or [Command("", Op.EXECUTE)])
+            self._begin_answer(self._queue)
         except (LineRefused, Refused):
+            self._begin_answer(())
             self._finish("ERROR")
             return
         self._go_on()
+
+    def _begin_answer(self, commands: Iterable[Command]) -> None:
+        self._outlet.begin(None if self.number == HIDDEN else self.module.mangles.take(commands))
 
     def _go_on(self) -> None:
         """Take steps until the line ends or has to wait for something."""
@@ -209,22 +299,27 @@ class SimPort:
             self._finish(self._words_of(refused))
 
     def _steps_of(self, command: Command) -> Iterable[Step]:
-        return self.module.faults.steps(self, command, handler_of(command))
+        return self.module.faults.steps(self, command, handler_of(self, command))
 
     def _take_step(self, step: Step) -> None:
-        if isinstance(step, str):
-            if not self._in_block and self.settings.verbose:
-                self._put(b"\r\n")
-            self._in_block = True
-            self._put(step.encode("latin-1", "replace") + b"\r\n")
-            return
+        match step:
+            case str():
+                head = b"\r\n" if not self._in_block and self.settings.verbose else b""
+                self._in_block = True
+                self._outlet.line(head + step.encode("latin-1", "replace") + b"\r\n")
+                return
+            case bytes():
+                self._put(step)
+            case Prompt():
+                self._prompt = step
+                self._outlet.prompt(step.mark, step.times)
+                if step.count is not None:
+                    self._watch_short()
+            case Wait() if step.seconds > 0:
+                self._abortable = step.abortable
+                self._escape = step.escape
+                self._timer = asyncio.get_running_loop().call_later(step.seconds, self._woken)
         self._in_block = False
-        if isinstance(step, Prompt):
-            self._prompt = step
-            self._put(step.mark)
-        elif step.seconds > 0:
-            self._abortable = step.abortable
-            self._timer = asyncio.get_running_loop().call_later(step.seconds, self._woken)
 
     def _woken(self) -> None:
         self._timer = None
@@ -235,11 +330,18 @@ class SimPort:
     def _finish(self, final: str) -> None:
         self._stop()
         if not self.settings.quiet:
-            self._put(self._result(final))
+            self._outlet.line(self._result(final))
+        wrong = self._result("ERROR" if final == "OK" else "OK")
+        self._outlet.end(wrong, self._finished, quiet=self.settings.quiet)
+
+    def _finished(self) -> None:
+        """The final result is out: now what waited for that."""
         for text in self._held:
             self._put_unsolicited(text)
         self._held.clear()
         self._flush()
+        if self.module.quirks.word("command_gap") != "off":
+            self._final_at = asyncio.get_running_loop().time()
         actions, self._after_final = self._after_final, []
         for action in actions:
             action()
@@ -247,8 +349,11 @@ class SimPort:
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
+        if self._short is not None:
+            self._short.cancel()
+        self._timer = self._short = None
         self._abortable = False
+        self._escape = self._escaping = b""
         self._script = None
         self._prompt = None
         self._in_block = False

@@ -10,8 +10,10 @@ from atrund.sim.steps import (
     BAD_PARAMETER,
     INCORRECT_PASSWORD,
     NO_SERVICE,
+    SIM_FAILURE,
     SIM_NOT_INSERTED,
     SIM_PIN_REQUIRED,
+    SIM_PUK_REQUIRED,
     Handler,
     Refused,
     Step,
@@ -50,7 +52,11 @@ def pin(port: "SimPort", command: Command) -> Iterable[Step]:
                 raise Refused(SIM_NOT_INSERTED)
             return (f"+CPIN: {module.card.state.value}",)
         case Op.SET:
-            _enter_pin(port, unquote(arguments(command.args)[0] if command.args else ""))
+            given = [unquote(text) for text in arguments(command.args)] or [""]
+            if module.card.state is Sim.PUK and module.quirks.on("puk"):
+                _enter_puk(port, given)
+            else:
+                _enter_pin(port, given[0])
             return ()
         case Op.TEST:
             return ()
@@ -59,13 +65,15 @@ def pin(port: "SimPort", command: Command) -> Iterable[Step]:
 
 
 def pin_counter(port: "SimPort", _command: Command) -> Iterable[Step]:
-    """#PCT: how many tries of the PIN are left."""
-    return (f"#PCT: {port.module.card.tries}",)
+    """#PCT: how many tries of the PIN are left, or of the PUK where that is asked for."""
+    card = port.module.card
+    of_puk = card.state is Sim.PUK and port.module.quirks.on("puk")
+    return (f"#PCT: {card.puk_tries if of_puk else card.tries}",)
 
 
 def sim_status(port: "SimPort", command: Command) -> Iterable[Step]:
     """#QSS."""
-    status = port.module.card.state.qss
+    status = port.module.card.qss
     return _with_status(port, command, range(3), f",{min(status, 1) if port.settings.number('#QSS') < 2 else status}")
 
 
@@ -89,7 +97,7 @@ def registration(port: "SimPort", command: Command) -> Iterable[Step]:
     if command.op is Op.READ:
         mode = port.settings.number(name)
         return (f"{name}: {mode},{_registration(port, name, mode)}",)
-    return _with_status(port, command, range(3), "")
+    return _with_status(port, command, _registration_modes(port, name), "")
 
 
 def signal_quality(port: "SimPort", command: Command) -> Iterable[Step]:
@@ -232,6 +240,14 @@ def survey(port: "SimPort", command: Command) -> Iterable[Step]:
     yield "Network survey ended (Carrier: 10 BCCh: 3)"
 
 
+DENIED: Final = 3
+REJECT_CAUSE: Final = 13
+"""Registration denied, for roaming is not allowed in this area (TS 24.008 10.5.3.6)."""
+
+ACTIVE_TIME: Final = "00100100"
+PERIODIC_TAU: Final = "01000111"
+"""What a network grants for power saving: 4 minutes, 70 hours (TS 24.008 10.5.7.4, 10.5.7.4a)."""
+
 HANDLERS: Final[dict[str, Handler]] = {
     "+CPIN": pin,
     "#PCT": pin_counter,
@@ -289,10 +305,21 @@ def _registration(port: "SimPort", name: str, mode: int) -> str:
     detached = name == "+CGREG" and radio.in_service and not radio.attached
     if foreign or detached:
         state = 0
+    if mode >= 3 and state == DENIED:
+        return f"{state},,,,0,{REJECT_CAUSE}"
     if mode < 2 or state not in {1, 5}:
         return str(state)
     text = f'{state},"{radio.lac}","{radio.cell}",{technology.value}'
-    return f'{text},"01"' if name == "+CGREG" and technology is Technology.GSM else text
+    if mode >= 4:
+        return f'{text},,,"{ACTIVE_TIME}","{PERIODIC_TAU}"'
+    return f'{text},"01"' if name == "+CGREG" and technology is Technology.GSM and mode == 2 else text
+
+
+def _registration_modes(port: "SimPort", name: str) -> range:
+    """The values of n: 0 to 2; TS 27.007 7.2 and 10.1.22 have more, which few modules take."""
+    if not port.module.quirks.on("creg_more"):
+        return range(3)
+    return range(6) if name == "+CEREG" else range(4)
 
 
 def _with_status(port: "SimPort", command: Command, modes: range, status: str) -> tuple[str, ...]:
@@ -315,13 +342,27 @@ def _enter_pin(port: "SimPort", given: str) -> None:
         raise Refused(SIM_NOT_INSERTED)
     if card.state is not Sim.PIN:
         raise Refused(INCORRECT_PASSWORD if card.state is Sim.PUK else BAD_PARAMETER)
-    if given == port.module.options.pin:
+    if given == (card.new_pin or port.module.options.pin):
         port.module.set_sim(Sim.READY)
         return
     card.tries -= 1
     if card.tries <= 0:
         card.state = Sim.PUK
     raise Refused(INCORRECT_PASSWORD)
+
+
+def _enter_puk(port: "SimPort", given: list[str]) -> None:
+    """The PUK and a new PIN (TS 27.007 8.3); ten wrong PUKs and the SIM is of no more use."""
+    card = port.module.card
+    if len(given) != 2 or not given[1].isdecimal() or not 4 <= len(given[1]) <= 8:
+        raise Refused(SIM_PUK_REQUIRED)
+    if card.puk_tries <= 0:
+        raise Refused(SIM_FAILURE)
+    if given[0] != port.module.options.puk:
+        card.puk_tries -= 1
+        raise Refused(INCORRECT_PASSWORD)
+    card.new_pin, card.puk_tries = given[1], 10
+    port.module.set_sim(Sim.READY)
 
 
 def _operator_text(network: Operator, form: int) -> str:

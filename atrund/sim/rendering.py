@@ -6,6 +6,7 @@ In text mode what is not GSM 7-bit text is shown and typed as pairs of hex digit
 
 from typing import TYPE_CHECKING, Final
 
+from atrund.sim.reports import Report, is_report
 from atrund.sim.steps import cms
 from atrund.sim.store import Message, Status
 from atrund.sms.alphabet import Alphabet, decode_gsm7, encode_gsm7, replace_unsendable
@@ -21,20 +22,24 @@ INVALID_TEXT_PARAMETER: Final = 305
 """TS 27.005 3.2.5."""
 
 
-def listed(port: "SimPort", index: int, message: Message) -> tuple[str, str]:
-    """Return the two lines of +CMGL for a message."""
+def listed(port: "SimPort", index: int, message: Message) -> tuple[str, ...]:
+    """Return the two lines of +CMGL for a message; a status report has one in text mode."""
     if not port.settings.text_mode:
         return f'+CMGL: {index},{message.status.value},"",{_tpdu_length(message.pdu)}', message.pdu.hex().upper()
+    if message.status.received and is_report(message.pdu):
+        return (f'+CMGL: {index},"{message.status.words}",{_report_text(port, message.pdu)}',)
     address, stamp, data, _extra = _text_parts(port, message)
     detail = f",{_type_of(address)},{_length(data)}" if port.settings.number("+CSDH") else ""
     head = f'+CMGL: {index},"{message.status.words}","{_shown_address(port, address)}",""'
     return f"{head}{stamp}{detail}", shown(data, port.settings.character_set)
 
 
-def read(port: "SimPort", message: Message) -> tuple[str, str]:
-    """Return the two lines of +CMGR for a message."""
+def read(port: "SimPort", message: Message) -> tuple[str, ...]:
+    """Return the two lines of +CMGR for a message; a status report has one in text mode."""
     if not port.settings.text_mode:
         return f'+CMGR: {message.status.value},"",{_tpdu_length(message.pdu)}', message.pdu.hex().upper()
+    if message.status.received and is_report(message.pdu):
+        return (f'+CMGR: "{message.status.words}",{_report_text(port, message.pdu)}',)
     address, stamp, data, extra = _text_parts(port, message)
     head = f'+CMGR: "{message.status.words}","{_shown_address(port, address)}",""'
     detail = extra if port.settings.number("+CSDH") else ""
@@ -49,6 +54,21 @@ def cmt_lines(port: "SimPort", pdu: bytes, message: Deliver) -> tuple[str]:
     detail = extra if port.settings.number("+CSDH") else ""
     text = shown(data, port.settings.character_set)
     return (f'+CMT: "{_shown_address(port, address)}",""{stamp}{detail}\r\n{text}',)
+
+
+def cds_line(port: "SimPort", pdu: bytes) -> str:
+    """Return the unsolicited +CDS of a status report, in PDU mode as one item with two lines."""
+    if not port.settings.text_mode:
+        return f"+CDS: {_tpdu_length(pdu)}\r\n{pdu.hex().upper()}"
+    return f"+CDS: {_report_text(port, pdu)}"
+
+
+def stamp_text(stamp: Timestamp) -> str:
+    """Return a stamp as text mode shows it, without quotes."""
+    return (
+        f"{stamp.year % 100:02}/{stamp.month:02}/{stamp.day:02},"
+        f"{stamp.hour:02}:{stamp.minute:02}:{stamp.second:02}{stamp.quarters:+03}"
+    )
 
 
 def shown(data: UserData, character_set: str) -> str:
@@ -99,12 +119,21 @@ def _text_parts(port: "SimPort", message: Message) -> tuple[Address, str, UserDa
         deliver = decode_deliver(message.pdu)
         first = deliver.encode(smsc=False)[0]
         extra = f",{_type_of(deliver.originator)},{first},{deliver.pid},{deliver.dcs.octet}"
-        stamp = f',"{_stamp_text(deliver.timestamp)}"'
+        stamp = f',"{stamp_text(deliver.timestamp)}"'
         return deliver.originator, stamp, deliver.user_data, f"{extra}{_tail(port, deliver.smsc, deliver.user_data)}"
     submit = decode_submit(message.pdu)
     first = submit.encode(smsc=False)[0]
     extra = f",{_type_of(submit.destination)},{first},{submit.pid},{submit.dcs.octet}"
     return submit.destination, "", submit.user_data, f"{extra}{_tail(port, submit.smsc, submit.user_data)}"
+
+
+def _report_text(port: "SimPort", pdu: bytes) -> str:
+    """Return first octet, reference, recipient, its type, both stamps and the status (TS 27.005 3.1, <fo> to <st>)."""
+    report = Report.decode(pdu)
+    first = pdu[1 + pdu[0]]
+    who = f'"{_shown_address(port, report.recipient)}",{_type_of(report.recipient)}'
+    stamps = f'"{stamp_text(report.sent)}","{stamp_text(report.discharged)}"'
+    return f"{first},{report.reference},{who},{stamps},{report.status}"
 
 
 def _tail(port: "SimPort", smsc: Address | None, data: UserData) -> str:
@@ -124,10 +153,3 @@ def _shown_address(port: "SimPort", address: Address) -> str:
 
 def _length(data: UserData) -> int:
     return len(data.content)
-
-
-def _stamp_text(stamp: Timestamp) -> str:
-    return (
-        f"{stamp.year % 100:02}/{stamp.month:02}/{stamp.day:02},"
-        f"{stamp.hour:02}:{stamp.minute:02}:{stamp.second:02}{stamp.quarters:+03}"
-    )

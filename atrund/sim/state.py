@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from atrund.sim.quirks import QuirkValue
+
 
 class Technology(enum.Enum):
     """The radio of a model, which decides the shape of its cell information. The value is +COPS's access technology."""
@@ -33,7 +35,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the module behaves; spans are in seconds. The defaults are a module's usual ones."""
+    """How the module behaves; spans are in seconds. The defaults are a module's usual ones.
+
+    `quirks` are names of `quirks.QUIRKS` and values; those that count time need a running event loop.
+    `at_run_password` is the one that the module's own SMS AT RUN knows.
+    """
 
     model: str = "HE910-D"
     seed: int = 0
@@ -44,6 +50,9 @@ class Options:
     sm_slots: int = 20
     me_slots: int = 50
     pin: str = "1234"
+    puk: str = "12345678"
+    at_run_password: str = field(default="1234567890123456", repr=False)
+    quirks: tuple[tuple[str, QuirkValue], ...] = ()
 
 
 class Power(enum.Enum):
@@ -112,10 +121,18 @@ class Radio:
 
 @dataclass(slots=True)
 class Card:
-    """The SIM and its PIN."""
+    """The SIM and its PIN. While it is still settling, `rising` is the status that #QSS has got to."""
 
     state: Sim = Sim.READY
     tries: int = 3
+    puk_tries: int = 10
+    new_pin: str | None = field(default=None, repr=False)
+    rising: int | None = None
+
+    @property
+    def qss(self) -> int:
+        """The status of #QSS."""
+        return self.state.qss if self.rising is None else self.rising
 
 
 S_REGISTERS: Final[dict[int, int]] = {0: 0, 2: 43, 3: 13, 4: 10, 5: 8, 7: 60, 12: 50, 25: 5, 30: 0, 38: 20}

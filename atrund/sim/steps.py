@@ -2,7 +2,7 @@
 """What a command of the simulated module does, step by step: a line of its answer, a wait, a prompt, or a refusal.
 
 A handler takes the port that the command came in on and the parsed command, and gives back an iterable of steps. A
-tuple of lines is one; a generator is one that can wait and ask.
+tuple of lines is one; a generator is one that can wait and ask. Bytes go out as they are: the data of data mode.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,10 +20,14 @@ COUNTED_PROMPT: Final = b"\r\n>>>"
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing happens for that many seconds; if `abortable`, a character ends the line with ABORTED (V.250 5.6.1)."""
+    """Nothing happens for that many seconds; if `abortable`, a character ends the line with ABORTED (V.250 5.6.1).
+
+    Where an `escape` is given, that sequence ends it with NO CARRIER, as it ends data mode.
+    """
 
     seconds: float
     abortable: bool = False
+    escape: bytes = b""
 
 
 @dataclass(slots=True)
@@ -31,19 +35,23 @@ class Prompt:
     """Asks for data, and holds it when the command goes on.
 
     A text prompt (`count` None) ends with Ctrl-Z, or with ESC, which makes the line answer OK and the command go no
-    further. A counted one takes exactly `count` bytes, whatever they are.
+    further. A counted one takes exactly `count` bytes, whatever they are; `as_text` makes it look like a text prompt.
+    A text prompt that comes `again` does so after each CR of the data. It is shown that many `times`.
     """
 
     count: int | None = None
     data: bytes = b""
+    as_text: bool = False
+    again: bool = False
+    times: int = 1
 
     @property
     def mark(self) -> bytes:
         """What is shown to ask."""
-        return TEXT_PROMPT if self.count is None else COUNTED_PROMPT
+        return TEXT_PROMPT if self.count is None or self.as_text else COUNTED_PROMPT
 
 
-Step: TypeAlias = str | Wait | Prompt
+Step: TypeAlias = str | bytes | Wait | Prompt
 Handler: TypeAlias = Callable[["SimPort", Command], Iterable[Step]]
 
 
@@ -67,6 +75,9 @@ def cms(code: int) -> Refused:
 NOT_SUPPORTED: Final = 4
 SIM_NOT_INSERTED: Final = 10
 SIM_PIN_REQUIRED: Final = 11
+SIM_PUK_REQUIRED: Final = 12
+SIM_FAILURE: Final = 13
+SIM_BUSY: Final = 14
 INCORRECT_PASSWORD: Final = 16
 NOT_FOUND: Final = 22
 NO_SERVICE: Final = 30

@@ -43,6 +43,7 @@ class PseudoTerminal:
         self._backlog = bytearray()
         self._stale: asyncio.TimerHandle | None = None
         self._closed = False
+        self._gone = False
         self._slave: int | None = None
         self._open()
 
@@ -53,7 +54,7 @@ class PseudoTerminal:
 
     def write(self, data: bytes) -> None:
         """Put bytes out to the other side; never waits, never raises."""
-        if self._closed:
+        if self._closed or self._gone:
             return
         if not self._backlog:
             data = data[self._write_now(data) :]
@@ -68,7 +69,14 @@ class PseudoTerminal:
         """Take the link away, if it is still this one's, and close."""
         if self._closed:
             return
+        self.unplug()
         self._closed = True
+
+    def unplug(self) -> None:
+        """Go away, as a device that is pulled out: who has it open is hung up on, and the link is gone."""
+        if self._closed or self._gone:
+            return
+        self._gone = True
         self._drop_backlog()
         self._loop.remove_reader(self._master)
         with contextlib.suppress(OSError):
@@ -77,9 +85,19 @@ class PseudoTerminal:
         os.close(self._master)
         self._release_slave()
 
-    def _open(self) -> None:
-        """Make the pseudo-terminal and its link."""
-        self._master, slave = os.openpty()
+    def plug(self) -> None:
+        """Come back under the same link, with another device behind it. If its link can't be made it stays away."""
+        if self._closed or not self._gone:
+            return
+        old = self._name
+        with contextlib.suppress(LinkError):
+            self._open(old)
+            self._gone = False
+            self._loop.add_reader(self._master, self._readable)
+
+    def _open(self, other_than: str = "") -> None:
+        """Make the pseudo-terminal, of another name than a given one, and its link."""
+        self._master, slave = _openpty(other_than)
         self._name = os.ttyname(slave)
         tty.setraw(slave)
         os.set_blocking(self._master, False)
@@ -88,7 +106,7 @@ class PseudoTerminal:
         except LinkError:
             os.close(self._master)
             os.close(slave)
-            self._closed = True
+            self._gone = True
             raise
         self._slave = slave
 
@@ -168,6 +186,18 @@ class PseudoTerminal:
         if self._stale is not None:
             self._stale.cancel()
             self._stale = None
+
+
+def _openpty(other_than: str) -> tuple[int, int]:
+    """Return master and slave of a new pseudo-terminal; the kernel would give a name that has become free anew."""
+    pair = os.openpty()
+    if os.ttyname(pair[1]) != other_than:
+        return pair
+    try:
+        return os.openpty()
+    finally:
+        for descriptor in pair:
+            os.close(descriptor)
 
 
 def _hung_up(master: int) -> bool:

@@ -44,6 +44,33 @@ DONE = b'{"ok":true}\n'
         (["signal", "14"], {"op": "signal", "rssi": 14}),
         (["signal", "14", "3"], {"op": "signal", "rssi": 14, "ber": 3}),
         (["urc", "RING"], {"op": "urc", "text": "RING"}),
+        (["registration", "2", "--seconds", "30"], {"op": "registration", "state": 2, "seconds": 30.0}),
+        (["quirk", "gps", "on"], {"op": "quirk", "name": "gps", "value": "on"}),
+        (["quirk", "gps"], {"op": "quirk", "name": "gps"}),
+        (["quirks"], {"op": "quirks"}),
+        (["mangle", "+CSQ", "cut"], {"op": "mangle", "command": "+CSQ", "how": "cut"}),
+        (["mangle", "*", "drop", "--always"], {"op": "mangle", "command": "*", "how": "drop", "always": True}),
+        (
+            ["mangle", "+CSQ", "urc_inside", "--text", "RING", "--position", "1", "--times", "3", "--seconds", "2"],
+            {
+                "op": "mangle",
+                "command": "+CSQ",
+                "how": "urc_inside",
+                "text": "RING",
+                "position": 1,
+                "times": 3,
+                "seconds": 2.0,
+            },
+        ),
+        (["unplug"], {"op": "unplug"}),
+        (["plug"], {"op": "plug"}),
+        (["tenant", "AT+CFUN=4"], {"op": "tenant", "line": "AT+CFUN=4"}),
+        (["fill"], {"op": "fill"}),
+        (["fill", "ME", "--leave", "2"], {"op": "fill", "memory": "ME", "leave": 2}),
+        (["report", "7", "+391"], {"op": "report", "reference": 7, "to": "+391"}),
+        (["report", "7", "+391", "--status", "70"], {"op": "report", "reference": 7, "to": "+391", "status": 70}),
+        (["uploads"], {"op": "uploads"}),
+        (["uploads", "--clear"], {"op": "uploads", "clear": True}),
         (["state"], {"op": "state"}),
         (["seen"], {"op": "seen"}),
     ],
@@ -106,6 +133,13 @@ def test_what_is_no_simulator_exits_with_3(serve: Serve, capsys: Capture, answer
 def test_no_simulator_exits_with_3(capsys: Capture) -> None:
     assert main(["sim", "--control", "/nowhere/sim.sock", "state"]) == 3
     assert "python -m atrund.sim" in capsys.readouterr().err
+
+
+def test_names_every_mangle_that_the_simulator_has() -> None:
+    from atrund.ctl.sim import MANGLES
+    from atrund.sim.mangle import How
+
+    assert tuple(how.value for how in How) == MANGLES
 
 
 def test_without_a_socket_it_asks_for_one(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,17 @@ JSON = st.recursive(
     max_leaves=5,
 )
 OPERATIONS = (
+    "quirk",
+    "quirks",
+    "mangle",
+    "reboot",
+    "unplug",
+    "plug",
+    "tenant",
+    "fill",
+    "report",
+    "uploads",
+    "sim",
     "sms",
     "sent",
     "seen",
@@ -202,6 +213,15 @@ OPERATIONS = (
 )
 FIELDS = (
     "op",
+    "name",
+    "value",
+    "how",
+    "position",
+    "line",
+    "memory",
+    "leave",
+    "reference",
+    "to",
     "pdu",
     "from",
     "text",
@@ -223,8 +243,10 @@ FIELDS = (
         lambda request: json.dumps(request).encode()
     )
 )
-def test_anything_gets_an_answer(line: bytes) -> None:
-    answer = Control(SimModule()).handle(line)
+async def test_anything_gets_an_answer(line: bytes) -> None:
+    module = SimModule()
+    answer = Control(module).handle(line)
+    module.close()
     assert isinstance(answer["ok"], bool)
     assert answer["ok"] or isinstance(answer["error"], str)
     json.dumps(answer)
