@@ -17,6 +17,7 @@ from atrund.at.reader import Line, Prompt, PromptKind, Quiet, Token
 from atrund.at.results import ERROR, Information, classify, classify_numeric, information
 from atrund.at.results import Final as FinalResult
 from atrund.at.syntax import Command, Op, unparse
+from atrund.at.times import is_abortable
 
 
 class State(enum.Enum):
@@ -157,7 +158,7 @@ class Exchange:
         self._lists_all = any(command.name in _LISTINGS for command in commands)
         self._calls = any(command.name in CALL_COMMANDS for command in commands)
         self._bare = any(_says_bare_lines(command) for command in commands)
-        self._abortable = any(command.name in ABORTABLE for command in commands)
+        self._abortable = is_abortable(commands)
         self._echo_due = True
         self._after_echo = False
         self._in_text = False
@@ -306,10 +307,6 @@ CALL_COMMANDS: Final = frozenset(
 )
 """Commands that may end with CONNECT, NO CARRIER, BUSY, NO ANSWER or NO DIALTONE."""
 
-ABORTABLE: Final = frozenset(
-    {"D", "A", "+COPS", "#CSURV", "#CSURVC", "#CSURVU", "#CSURVUC", "#CSURVB", "#CSURVBC", "#CSURVP", "#CSURVPC"}
-)
-"""Commands that a character sent meanwhile aborts (V.250 5.6.1, TS 27.007 7.3); the others are waited for."""
 
 _AT_DATA: Final = frozenset({State.PROMPTED, State.FED})
 _TEXT_PROMPT: Final = PromptKind.TEXT.value.decode("ascii")
