@@ -45,6 +45,8 @@ STOP_GRACE: Final = 20.0
 """Seconds that the running command gets at a stop; longer ones are left, and the port is given up."""
 PRUNE_EVERY: Final = 3600.0
 """Seconds between two looks at the ledger's caps: an hour of the busiest door stays far below them."""
+PRUNE_RETRY: Final = 60.0
+"""The same while it is not known which messages must not be forgotten."""
 EXIT_CONFIG: Final = 2
 
 
@@ -74,6 +76,7 @@ class Daemon:
             base=base,
             full_numbers=config.privacy.numbers == "full",
             records=config.mqtt.spool_records,
+            octets=config.mqtt.spool_bytes,
         )
         names = (config.module.port, *config.module.extra_ports) if config.module.port else ()
         self.locators = tuple(
@@ -397,9 +400,10 @@ class Daemon:
 
     async def _prune_for_ever(self) -> None:
         while True:
-            lying = () if self.sms is None else self.sms.lying
-            self._ledger.behind(*tables.prune(self._ledger.run, lying))
-            await asyncio.sleep(PRUNE_EVERY)
+            lying = frozenset() if self.sms is None else self.sms.lying
+            if lying is not None:
+                self._ledger.behind(*tables.prune(self._ledger.run, lying))
+            await asyncio.sleep(PRUNE_EVERY if lying is not None else PRUNE_RETRY)
 
     async def _feed_watchdog(self, interval: float) -> None:
         while True:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written down about requests and sessions: mirror, audit, journal; masked in one place (POL-3, POL-4)."""
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from atrund import records
 from atrund.at.syntax import parse
 from atrund.atrun.request import Door, End, Outcome, Request
-from atrund.atrun.secrets import mask_answer, mask_line, mask_number
+from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number
 from atrund.clock import Clock, rfc3339
 from atrund.ledger import tables
 from atrund.ledger.writer import Write
@@ -20,8 +21,8 @@ log = structlog.get_logger()
 class Mirror:
     """Makes the rows; the caller writes them in the transaction that moves the request.
 
-    `base` is `<prefix>/<node>/`, or "" while MQTT is off: then nothing is put into the outbox. `records` is how many
-    rows of the mirror may wait there.
+    `base` is `<prefix>/<node>/`, or "" while MQTT is off: then nothing is put into the outbox. `records` and
+    `octets` are how much may wait there.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Mirror:
         base: str = "",
         full_numbers: bool = False,
         records: int = tables.OUTBOX_MAX,
+        octets: int = tables.OUTBOX_OCTETS,
     ) -> None:
         self.base = base
         self._records = records
+        self._octets = octets
         self._clock = clock
         self._session = session
         self._full_numbers = full_numbers
@@ -96,8 +99,8 @@ class Mirror:
     def response(
         self, request: Request, outcome: Outcome | None, *, state: str, correlation: str | None
     ) -> dict[str, Any]:
-        """Return the payload of an answer over MQTT."""
-        return self._record(request, state, outcome or Outcome(End.OK), correlation)
+        """Return the payload of an answer over MQTT; what the asker is owed is not withheld from it (POL-3)."""
+        return self._record(request, state, outcome or Outcome(End.OK), correlation, owed=True)
 
     def post(
         self, topic: str, payload: Mapping[str, Any], *, response: bool = False, extra: Mapping[str, str] | None = None
@@ -105,45 +108,63 @@ class Mirror:
         """Return the outbox row for a message below the node's own prefix, if there is MQTT."""
         if not self.base:
             return []
-        text = records.to_json(payload)
-        return [
-            tables.post(response=response, topic=self.base + topic, payload=text, extra=extra, records=self._records)
-        ]
+        return [self._row(self.base + topic, payload, response=response, extra=extra)]
 
     def post_to(self, topic: str, payload: Mapping[str, Any], *, extra: Mapping[str, str]) -> list[Write]:
         """Return the outbox row for an answer to a topic that the asker named."""
-        text = records.to_json(payload)
-        return [tables.post(response=True, topic=topic, payload=text, extra=extra, records=self._records)]
+        return [self._row(topic, payload, response=True, extra=extra)]
 
     def peer(self, door: Door, peer: str) -> str:
         """Return who asks, as it may leave the device."""
         return mask_number(peer) if door is Door.SMS and not self._full_numbers else peer
 
+    def _row(self, topic: str, payload: Mapping[str, Any], *, response: bool, extra: Mapping[str, str] | None) -> Write:
+        text = records.to_json(payload)
+        return tables.post(
+            response=response, topic=topic, payload=text, extra=extra, records=self._records, octets=self._octets
+        )
+
     def _event(self, topic: str, request: Request, state: str, outcome: Outcome) -> list[Write]:
         if not self.base:
             return []
-        correlation = request.context.get("id")
-        return self.post(
-            topic, self._record(request, state, outcome, None if correlation is None else str(correlation))
-        )
+        given = request.context.get("id")
+        correlation = None if given is None else str(given)
+        return self.post(topic, self._record(request, state, outcome, correlation, owed=False))
 
-    def _record(self, request: Request, state: str, outcome: Outcome, correlation: str | None) -> dict[str, Any]:
+    def _record(
+        self, request: Request, state: str, outcome: Outcome, correlation: str | None, *, owed: bool
+    ) -> dict[str, Any]:
         names = _names(request.line) if outcome.lines else ()
+        cmd, lines = mask_line(request.line), [mask_answer(names, line) for line in outcome.lines]
+        if not owed and not _MESSAGES.isdisjoint(names):
+            lines = [MASK] * len(lines)
+        if not owed and not self._full_numbers:
+            cmd, lines = _without_numbers(cmd), [_without_numbers(line) for line in lines]
         return records.request_record(
             self.stamp(),
             rid=request.rid,
             correlation=correlation,
             door=request.door.value,
             peer=self.peer(request.door, request.peer),
-            cmd=mask_line(request.line),
+            cmd=cmd,
             state=state,
             reason=outcome.reason.value if outcome.reason else None,
             final=outcome.final,
-            lines=tuple(mask_answer(names, line) for line in outcome.lines),
+            lines=tuple(lines),
             truncated=outcome.truncated,
             queued_ms=outcome.queued_ms,
             duration_ms=outcome.duration_ms,
         )
+
+
+_MESSAGES: Final = frozenset({"+CMGL", "+CMGR"})
+"""Commands that show other people's messages (3GPP TS 27.005 3.4.2, 3.4.3): bodies, numbers, digests (POL-3)."""
+_NUMBER: Final = re.compile(r"\+\d{5,}")
+"""A telephone number as it shows itself anywhere; nothing else in the language has so many digits behind a plus."""
+
+
+def _without_numbers(text: str) -> str:
+    return _NUMBER.sub(lambda found: mask_number(found[0]), text)
 
 
 def _names(line: str) -> tuple[str, ...]:

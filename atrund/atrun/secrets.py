@@ -110,6 +110,8 @@ def mask_line(text: str) -> str:
     head = stripped[:1] if stripped[:1] in ("H", "h") else ""
     if stripped[len(head) : len(head) + 2].upper() != "AT":
         return _cut(text)
+    if _end_of_secret_name(text) is None:
+        return text
     try:
         commands = parse(stripped[len(head) :])
     except LineRefused:

@@ -20,6 +20,8 @@ __all__ = ["Ledger", "LedgerRefusedError", "StorageError", "Submits", "open_ledg
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds to write what waits at the end: flash takes 100 ms a sync, and little can be waiting."""
+KEEP_RUN: Final = 600.0
+"""Seconds between two times that the run clock is kept: so much of an idle time may a crash forget (REQ-11)."""
 
 
 Told = Callable[[], None]
@@ -50,6 +52,7 @@ class Ledger:
         self._missed = 0
         self._base_run = 0.0
         self._started = 0.0
+        self._keeping: asyncio.TimerHandle | None = None
 
     @property
     def run(self) -> float:
@@ -62,18 +65,18 @@ class Ledger:
         return self._missed + (0 if self._writer is None else self._writer.missed)
 
     async def start(self) -> None:
-        """Read the run clock; to be called once, on the loop."""
+        """Read the run clock and keep it from now on; to be called once, on the loop."""
         self._started = asyncio.get_running_loop().time()
         if self._writer is not None:
             try:
                 self._base_run = await self.ask(tables.get_meta("run", 0.0))
             except StorageError as error:
                 self.failure = str(error)
+            self._keep_run()
 
     async def durable(self, *writes: Write) -> list[Any]:
         """Write together and synced to disk before this returns; returns each write's value. Raises `StorageError`."""
-        keep_run = tables.set_meta("run", self.run)
-        results = await self._submit((*writes, keep_run), synced=True)
+        results = await self._submit((*writes, tables.keep_run(self.run)), synced=True)
         self.on_posted()
         return results
 
@@ -90,10 +93,17 @@ class Ledger:
 
     async def close(self) -> None:
         """Write what waits and close the file."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         if self._writer is not None:
-            self.behind(tables.set_meta("run", self.run))
+            self.behind(tables.keep_run(self.run))
             writer, self._writer = self._writer, None
             await asyncio.get_running_loop().run_in_executor(None, writer.close, CLOSE_TIMEOUT)
+
+    def _keep_run(self) -> None:
+        if self._keeping is not None:  # the first time it was just read
+            self.behind(tables.keep_run(self.run))
+        self._keeping = asyncio.get_running_loop().call_later(KEEP_RUN, self._keep_run)
 
     def _tell_posted(self) -> Write:
         loop = asyncio.get_running_loop()

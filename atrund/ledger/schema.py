@@ -64,75 +64,57 @@ def open_file(path: Path) -> sqlite3.Connection:
     Raises `LedgerRefusedError` for a file of a newer version, a damaged one, or one that can't be opened or written.
     """
     try:
-        _refuse_newer(path)
+        _examine(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.OperationalError, OSError) as error:
         raise LedgerRefusedError(f"{path}: {error}; the folder must exist and belong to the user atrund") from error
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
     try:
-        _prepare(connection, path)
+        _prepare(connection)
     except sqlite3.OperationalError as error:
         connection.close()
         raise LedgerRefusedError(f"{path}: {error}; it must be writable, with room on its disk") from error
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise LedgerRefusedError(f"{path}: {error}; move it away to begin anew, or restore it") from error
-    except LedgerRefusedError:
-        connection.close()
-        raise
+        raise _damaged(path, error) from error
     return connection
 
 
-def _refuse_newer(path: Path) -> None:
-    """Look at the version and leave the file as it is: a connection that may write would fold its WAL into it."""
-    version = _version_in_header(path)
-    if version <= VERSION and _side_file(path, "-wal").exists():
-        version = max(version, _version_in_wal(path))
-    if version > VERSION:
-        raise LedgerRefusedError(
-            f"{path}: written by a newer atrund (version {version}; this one knows {VERSION}); install that one"
-        )
-
-
-def _version_in_header(path: Path) -> int:
-    """Return user_version of the file itself (SQLite file format 1.3), 0 where there is none."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER)
-    except FileNotFoundError:
-        return 0
-    return int.from_bytes(header[60:64]) if header.startswith(b"SQLite format 3\0") else 0
-
-
-def _version_in_wal(path: Path) -> int:
-    shared = _side_file(path, "-shm")
+def _examine(path: Path) -> None:
+    """Judge the file and leave it as it is: a connection that may write would fold its WAL into it."""
+    wal, shared, journal = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))
+    if not path.exists() or journal.exists():  # a journal is left only where power went while the file was created
+        return
     was_there = shared.exists()
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    # Without a WAL nothing but the file is needed, and nothing is put beside it.
+    how = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
     try:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
-    except sqlite3.DatabaseError:
-        return 0  # no version can be read: what is wrong with it shows when it is opened
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not 0 <= version <= VERSION:
+            raise LedgerRefusedError(
+                f"{path}: written by a newer atrund (version {version}; this one knows {VERSION}); install that one"
+            )
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise _damaged(path, verdict.splitlines()[-1])
     finally:
         connection.close()
         if not was_there:
             shared.unlink(missing_ok=True)
 
 
-_HEADER: Final = 100
+def _damaged(path: Path, why: object) -> LedgerRefusedError:
+    return LedgerRefusedError(f"{path}: damaged ({why}); move it away to begin anew, or restore it")
 
 
-def _side_file(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise LedgerRefusedError(f"{path}: damaged ({verdict}); move it away to begin anew, or restore it")
+def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA journal_size_limit=1048576")  # a WAL that grew once must not hold a router's flash
     connection.execute("BEGIN IMMEDIATE")  # a file that can't be written shows here, not at the first promise
     connection.execute("ROLLBACK")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")

@@ -14,7 +14,10 @@ from atrund.ledger.writer import Write
 REQUESTS_MAX: Final = 10_000
 """Ended requests remembered, the newest (MQ-2)."""
 OUTBOX_MAX: Final = 20_000
-"""Mirror rows that wait for the broker, the newest: some 10 MB (`mqtt.spool_records`)."""
+OUTBOX_OCTETS: Final = 32 * 1024**2
+"""Rows that wait for the broker, and octets of them (`mqtt.spool_records`, `mqtt.spool_bytes`)."""
+TRIM_EVERY: Final = 128
+"""Rows put into the outbox between two looks at its caps, so many may be over: a look reads all of it."""
 AUDIT_MAX: Final = 50_000
 """Audit rows kept, the newest: some 10 MB."""
 MESSAGES_SPAN: Final = 30 * 86400.0
@@ -52,12 +55,15 @@ def content_digest(request: Request) -> str:
 
 
 def record(request: Request, run: float) -> Write:
-    """Insert a request as recorded; the write returns None, or what is `Known` under its key already."""
+    """Insert a request as recorded; the write returns None, or what is `Known` under its key already.
+
+    Those that are `REQUESTS_MAX` behind it and were answered are forgotten.
+    """
 
     def write(db: sqlite3.Connection) -> Known | None:
         if request.key and (known := _one(db, "door = ? AND key = ?", (request.door.value, request.key))):
             return known
-        db.execute(
+        added = db.execute(
             "INSERT INTO requests (rid, door, peer, key, digest, line, asked, state, run) VALUES (?,?,?,?,?,?,?,?,?)",
             (
                 request.rid,
@@ -71,6 +77,7 @@ def record(request: Request, run: float) -> Write:
                 run,
             ),
         )
+        db.execute("DELETE FROM requests WHERE rowid <= ? AND answered = 1", ((added.lastrowid or 0) - REQUESTS_MAX,))
         return None
 
     return write
@@ -113,14 +120,25 @@ def unfinished(door: Door) -> Write:
 
 
 def post(
-    *, response: bool, topic: str, payload: str, extra: Mapping[str, str] | None = None, records: int = OUTBOX_MAX
+    *,
+    response: bool,
+    topic: str,
+    payload: str,
+    extra: Mapping[str, str] | None = None,
+    records: int = OUTBOX_MAX,
+    octets: int = OUTBOX_OCTETS,
 ) -> Write:
-    """Put a message into the outbox; its mirror rows that are `records` behind the newest give way, never an answer."""
+    """Put a message into the outbox.
+
+    Every `TRIM_EVERY` of them its mirror rows past `records` or `octets` give way, the oldest first, never an answer;
+    they are counted as `dropped`.
+    """
     values = (int(response), topic, payload, json.dumps(dict(extra or {})))
 
     def write(db: sqlite3.Connection) -> None:
         added = db.execute("INSERT INTO outbox (response, topic, payload, extra) VALUES (?,?,?,?)", values)
-        db.execute("DELETE FROM outbox WHERE seq <= ? AND response = 0", ((added.lastrowid or 0) - records,))
+        if (added.lastrowid or 0) % TRIM_EVERY == 0:
+            _trim_outbox(db, records, octets)
 
     return write
 
@@ -180,11 +198,12 @@ def message_verdicts() -> Write:
 
 
 def counts() -> Write:
-    """Return how much is in each table, for the status."""
+    """Return how much is in each table, for the status, and how many rows of the mirror were ever `dropped`."""
 
     def look(db: sqlite3.Connection) -> dict[str, int]:
         tables = ("requests", "outbox", "audit", "messages")
-        return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}  # noqa: S608 - constants
+        found = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}  # noqa: S608 - constants
+        return {**found, "dropped": int(get_meta("dropped", 0)(db))}
 
     return look
 
@@ -218,26 +237,44 @@ def get_text(name: str) -> Write:
 
 def set_text(name: str, text: str) -> Write:
     """Keep a text under a name."""
-    return _change("INSERT INTO meta VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, text))
-
-
-def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
-    """Forget what is past the caps; messages whose keys are `still_there` in a store are kept."""
-    kept = json.dumps(list(still_there))
-    return (
-        _change(
-            "DELETE FROM requests WHERE answered = 1 AND rid NOT IN"
-            " (SELECT rid FROM requests ORDER BY run DESC LIMIT ?)",
-            (REQUESTS_MAX,),
-        ),
-        _change(
-            "DELETE FROM messages WHERE run < ? AND key NOT IN (SELECT value FROM json_each(?))",
-            (run - MESSAGES_SPAN, kept),
-        ),
+    return _change(
+        "INSERT INTO meta VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, text)
     )
 
 
+def keep_run(run: float) -> Write:
+    """Keep how long the daemon has run (REQ-11), which never goes back."""
+    return _change(
+        "INSERT INTO meta VALUES ('run', ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)", (run,)
+    )
+
+
+def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
+    """Forget the messages that are past their span, save those whose keys are `still_there` in a store."""
+    kept = json.dumps(list(still_there))
+    forget = "DELETE FROM messages WHERE run < ? AND key NOT IN (SELECT value FROM json_each(?))"
+    return (_change(forget, (run - MESSAGES_SPAN, kept)),)
+
+
 _COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered"
+
+
+_OCTETS: Final = "length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB)) + length(CAST(extra AS BLOB))"
+
+
+def _trim_outbox(db: sqlite3.Connection, records: int, octets: int) -> None:
+    rows, size = db.execute(f"SELECT count(*), total({_OCTETS}) FROM outbox").fetchone()  # noqa: S608 - constant
+    dropped = last = 0
+    for seq, own in db.execute(f"SELECT seq, {_OCTETS} FROM outbox WHERE response = 0 ORDER BY seq"):  # noqa: S608 - as above
+        if rows - dropped <= records and size <= octets:
+            break
+        dropped, last, size = dropped + 1, seq, size - own
+    if dropped:
+        db.execute("DELETE FROM outbox WHERE seq <= ? AND response = 0", (last,))
+        db.execute(
+            "INSERT INTO meta VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            (dropped,),
+        )
 
 
 def _change(sql: str, values: tuple[object, ...]) -> Callable[[sqlite3.Connection], int]:

@@ -6,10 +6,9 @@ and carries with it whatever waited; what is written behind alone is gathered an
 """
 
 import contextlib
-import queue
 import sqlite3
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ GATHER: Final = 0.2
 """Seconds for which writes without a promise are gathered: few enough that a mirror seems live, and spares flash."""
 BEHIND_MAX: Final = 10_000
 """Jobs that may wait; at some 500 bytes each they stay under 5 MB when the disk hangs."""
+BATCH_MAX: Final = 500
+"""Jobs of one transaction, so that one who waits for a job never waits for thousands, however fast they come."""
 
 
 class StorageError(Exception):
@@ -48,18 +49,9 @@ class Store:
 
     def apply(self, jobs: Sequence[Job]) -> None:
         """Apply jobs in order in one transaction, and resolve their futures. Never raises."""
-        results: list[tuple[Job, list[Any] | Exception]] = []
         # An asker that went away no longer wants to know; what it wanted written is written all the same.
         awaited = {id(job): job.future for job in jobs if job.future and job.future.set_running_or_notify_cancel()}
-        try:
-            self._sync(full=any(job.synced for job in jobs))
-            self.connection.execute("BEGIN IMMEDIATE")
-            results = [(job, self._apply_one(job)) for job in jobs]
-            self.connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._roll_back()
-            results = [(job, StorageError(str(error))) for job in jobs]
-        for job, result in results:
+        for job, result in zip(jobs, self._transact(jobs), strict=True):
             self.missed += job.future is None and isinstance(result, Exception)
             if (future := awaited.get(id(job))) is not None:
                 _resolve(future, result)
@@ -67,6 +59,21 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+    def _transact(self, jobs: Sequence[Job]) -> list[list[Any] | Exception]:
+        """When the disk fails, whoever waits is tried alone: a look or a small write need not fail with the rest."""
+        try:
+            self._sync(full=any(job.synced for job in jobs))
+            self.connection.execute("BEGIN IMMEDIATE")
+            results = [self._apply_one(job) for job in jobs]
+            self.connection.execute("COMMIT")
+        except (sqlite3.Error, MemoryError) as error:  # SQLite out of memory is Python's MemoryError
+            self._roll_back()
+            failed = StorageError(str(error) or repr(error))
+            if len(jobs) == 1:
+                return [failed]
+            return [failed if job.future is None else self._transact([job])[0] for job in jobs]
+        return results
 
     def _apply_one(self, job: Job) -> list[Any] | Exception:
         """A job that breaks a rule of the schema fails alone; a disk that fails, fails the transaction."""
@@ -110,7 +117,11 @@ class Writer:
         self.store = store
         self.dropped = 0
         """Jobs written behind for which there was no room."""
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: deque[Job] = deque()
+        self._some = threading.Event()
+        self._urgent = threading.Event()
+        """Set with what somebody waits for. What is written behind wakes the thread once for a whole gathering."""
+        self._ended = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
@@ -121,40 +132,39 @@ class Writer:
 
     def submit(self, job: Job) -> None:
         """Hand a job over; never blocks. What is written behind is dropped and counted while too much waits."""
-        if job.future is None and self._jobs.qsize() >= BEHIND_MAX:
+        if job.future is None and len(self._jobs) >= BEHIND_MAX:
             self.dropped += 1
             return
-        self._jobs.put(job)
+        self._jobs.append(job)
+        if job.future is not None:
+            self._urgent.set()
+        if not self._some.is_set():
+            self._some.set()
 
     def close(self, timeout: float) -> None:
         """Write what waits, close the file, end the thread; give up after `timeout` seconds."""
-        self._jobs.put(None)
+        self._ended = True
+        self._urgent.set()
+        self._some.set()
         self._thread.join(timeout)
 
     def _work(self) -> None:
         while True:
-            jobs, ended = self._gather()
-            if jobs:
+            self._some.wait()
+            self._urgent.wait(GATHER)
+            # Cleared before the look: what comes in between is seen now, or wakes the thread again.
+            self._some.clear()
+            self._urgent.clear()
+            ended = self._ended
+            if jobs := self._take_batch():
                 self.store.apply(jobs)
-            if ended:
+            if ended and not self._jobs:
                 self.store.close()
                 return
 
-    def _gather(self) -> tuple[list[Job], bool]:
-        """Wait for a job; then for more, as long as nobody waits for any of them."""
-        jobs: list[Job] = []
-        until = None
-        while True:
-            try:
-                if until is None:
-                    job = self._jobs.get()
-                elif any(job.future is not None for job in jobs):
-                    job = self._jobs.get_nowait()
-                else:
-                    job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                return jobs, False
-            if job is None:
-                return jobs, True
-            jobs.append(job)
-            until = until or time.monotonic() + GATHER
+    def _take_batch(self) -> list[Job]:
+        jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_MAX))]
+        if self._jobs:  # more than one transaction's worth: go on without a pause
+            self._urgent.set()
+            self._some.set()
+        return jobs

@@ -86,7 +86,10 @@ class _SerialPort(asyncio.Protocol):
             self.close()
             receiver.lost("the module takes no data any more")
             return
-        self._transport.write(data)
+        if not self._transport.get_write_buffer_size():
+            data = data[self._write_now(data) :]
+        if data:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._receiver = None
@@ -95,6 +98,14 @@ class _SerialPort(asyncio.Protocol):
             with contextlib.suppress(OSError, termios.error):
                 transport.serial.reset_output_buffer()
             transport.abort()
+
+    def _write_now(self, data: bytes) -> int:
+        """Spare the library's detour: it waits for the event loop to say that the port can be written."""
+        assert self._transport is not None  # noqa: S101 - asked by write alone
+        try:
+            return os.write(self._transport.serial.fileno(), data)
+        except OSError:  # full, or gone: the library finds out which
+            return 0
 
     def _lose(self, why: str) -> None:
         receiver, self._receiver = self._receiver, None
