@@ -3,6 +3,6 @@
 
 import sys
 
-from atrund.daemon import main
+from atrund.program import main
 
 sys.exit(main())

@@ -79,6 +79,8 @@ class Incoming:
     queued: bool
     """It came right after a reconnection to a kept session, so it may have waited at the broker."""
     ack: Callable[[], None]
+    qos: int = 1
+    """With 0 nothing bounds how many come at once, and none comes again."""
 
 
 class BrokerError(Exception):
@@ -452,6 +454,7 @@ class _Connection:
                 expiry=getattr(properties, "MessageExpiryInterval", None),
                 queued=self._loop.time() < self._queued_until,
                 ack=lambda: self._acknowledge(message.mid, message.qos),
+                qos=message.qos,
             )
         )
 

@@ -1,31 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the whole daemon and takes it down; the only room that knows every other."""
 
-import argparse
 import asyncio
-import contextlib
-import os
-import signal
-import socket
-import sys
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import structlog
 
-from atrund import __version__, journal, records
+from atrund import __version__, records
 from atrund.at.syntax import LINE_MAX
 from atrund.broker import Broker, BrokerSettings
 from atrund.clock import Clock, SystemClock
-from atrund.config import Config, ConfigError, load, report, warnings
+from atrund.config import Config
 from atrund.doors import sms
 from atrund.doors.local import LocalDoor
 from atrund.doors.mqtt import SUBSCRIPTIONS, MqttDoor, MqttRules
 from atrund.doors.sms import SmsDoor, SmsRules
 from atrund.doors.tcp import TcpDoor, TcpRules
-from atrund.ledger import Ledger, StorageError, open_ledger, tables
+from atrund.ledger import Ledger, StorageError, tables
 from atrund.mirror import Mirror
 from atrund.module.channel import Channel
 from atrund.module.keeper import Keeper, Lost, Module, PinKeeping, Sent
@@ -47,7 +40,6 @@ PRUNE_EVERY: Final = 3600.0
 """Seconds between two looks at the ledger's caps: an hour of the busiest door stays far below them."""
 PRUNE_RETRY: Final = 60.0
 """The same while it is not known which messages must not be forgotten."""
-EXIT_CONFIG: Final = 2
 
 
 class Daemon:
@@ -435,62 +427,3 @@ def build(
         ledger=ledger,
         notify=notify or Service({}),
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    options = _parser().parse_args(argv)
-    try:
-        config = load(options.config, hostname=socket.gethostname(), machine_id=_machine_id())
-    except ConfigError as error:
-        sys.stderr.write(report(error) + "\n")
-        return EXIT_CONFIG
-    if options.check:
-        for warning in warnings(config):
-            sys.stderr.write(f"warning: {warning}\n")
-        sys.stdout.write("ok\n")
-        return 0
-    log_output = journal.configure(config.log.level, config.log.format)
-    try:
-        return asyncio.run(_serve(config))
-    finally:
-        log_output.close()
-
-
-async def _serve(config: Config) -> int:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    for warning in warnings(config):
-        log.warning("configuration", detail=warning)
-    with contextlib.suppress(OSError):
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    daemon = build(
-        config, ledger=await loop.run_in_executor(None, open_ledger, config.state_dir), notify=Service(os.environ)
-    )
-    try:
-        await daemon.start()
-    except OSError as error:
-        log.error("not started", detail=str(error))  # noqa: TRY400 - the text says it all
-        await daemon.stop()
-        return 1
-    daemon.failed.add_done_callback(lambda _: stopping.set())
-    await stopping.wait()
-    await daemon.stop()
-    return 1 if daemon.failed.done() else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="atrund", description="Runs AT commands for those who are allowed.")
-    parser.add_argument("--config", type=Path, default=Path("/etc/atrund/atrund.toml"), metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="say whether the configuration is right, and end")
-    parser.add_argument("--version", action="version", version=f"atrund {__version__}")
-    return parser
-
-
-def _machine_id() -> str | None:
-    try:
-        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or None
-    except (OSError, ValueError):
-        return None

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -17,7 +17,7 @@ from atrund.at.reader import Line
 from atrund.at.syntax import Command, LineRefused, parse
 from atrund.atrun.instance import frame
 from atrund.atrun.policy import judge
-from atrund.atrun.request import Effect, End, Event, Life, Outcome, Reason, Request, State
+from atrund.atrun.request import Door, Effect, End, Event, Life, Outcome, Reason, Request, State
 from atrund.ledger import Ledger, StorageError, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
@@ -35,6 +35,8 @@ CLOSE_WAIT: Final = 5.0
 """Seconds to record what was left at a stop: a disk that hangs must not hold it up."""
 STREAM_MAX: Final = 10_000
 """Lines that a slow asker may fall behind by before the rest is dropped for it; the record has its own cap."""
+BACKLOG_MAX: Final = 1_048_576
+"""Characters that it may fall behind by: four times an answer that is recorded whole."""
 
 Also = Callable[[Request, Outcome], Sequence[Write]]
 """What the door wants written in the transaction that records the outcome, such as its answer."""
@@ -55,18 +57,26 @@ class Run:
         """Resolves once the request is recorded or refused, so that its transport may be told; False when refused."""
         self.outcome: asyncio.Future[Outcome | None] = loop.create_future()
         self._stream: asyncio.Queue[Line | None] = asyncio.Queue()
+        self._backlog = 0
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
+        self._given_up = False
         self._reason: Reason | None = None
 
     async def lines(self) -> AsyncIterator[Line]:
         """Yield the answer's lines as they come; ends with the outcome."""
         while (line := await self._stream.get()) is not None:
+            self._backlog -= len(line.text)
             yield line
 
     def give_up(self, reason: Reason | None = None) -> None:
         """Take the request back: one that waits is not run, one that runs is left."""
+        if self.life.state is State.ENDED:
+            return
         self._reason = reason
-        if self._task is not None and self.life.state is not State.ENDED:
+        self._given_up = True
+        # A task that is cancelled before its first step never runs at all: that one finds the word when it begins.
+        if self._begun and self._task is not None:
             self._task.cancel()
 
 
@@ -99,10 +109,13 @@ class Runner:
         self._launch(run, None)
         return run
 
-    def resume(self, known: Known, also: Also | None = None) -> Run:
-        """Take up a request that a crash interrupted: recorded, it is run; sent, it is `lost` (REQ-9)."""
-        run = Run(known.request, also)
-        run.life = Life(State.SENT if known.state == tables.SENT else State.JUDGED)
+    def resume(self, known: Known, also: Also | None = None, refused: Outcome | None = None) -> Run:
+        """Take up a request that a crash interrupted: recorded, it is run; sent, it is `lost` (REQ-9).
+
+        `refused`: as for `start`, when it was not sent.
+        """
+        run = Run(known.request, also, refused)
+        run.life = Life(State.JUDGED if known.state == tables.RECORDED else State.SENT)
         run.accepted.set_result(True)
         self._launch(run, Event.FOUND_AFTER_RESTART)
         return run
@@ -148,7 +161,8 @@ class _Walk:
         self._was_accepted = self._may_be_recorded = self._resumed = run.life.state is not State.RECEIVED
 
     async def to_the_end(self, event: Event | None) -> None:
-        """Walk until ENDED. A cancellation is an event like any other."""
+        """Walk until ENDED. A cancellation is an event like any other; once ENDED, it changes nothing any more."""
+        self._run._begun = True  # noqa: SLF001 - a run is the other half of this class
         try:
             following: Event | None = self._judge(event)
             while following is not None:
@@ -157,10 +171,10 @@ class _Walk:
                     try:
                         following = await self._perform(effect)
                     except asyncio.CancelledError:
-                        if self._run.life.state is State.ENDED:
-                            raise
-                        following = self._cancelled()
+                        if self._run.life.state is not State.ENDED:
+                            following = self._cancelled()
         finally:
+            await self._holding.aclose()  # whatever went wrong, the port is not kept
             self._finish()
 
     async def _perform(self, effect: Effect) -> Event | None:
@@ -187,6 +201,9 @@ class _Walk:
         """Judge the line; one found after a restart anew, unless it was sent, for the rules may be others since."""
         if self._run.life.state is State.SENT:
             return Event.FOUND_AFTER_RESTART
+        if self._run._given_up:  # noqa: SLF001 - as above
+            self._outcome = Outcome(End.CANCELLED, self._run._reason)  # noqa: SLF001 - as above
+            return Event.REFUSED
         if self._run.refused is not None:
             self._outcome = self._run.refused
             return Event.REFUSED
@@ -209,7 +226,7 @@ class _Walk:
         self._may_be_recorded = True
         if self._request.door.delivers_again:
             try:
-                (known, *_) = await self._ledger.durable(tables.record(self._request, self._ledger.run), *rows)
+                (known, *_) = await self._ledger.durable(_record_with(self._request, self._ledger.run, rows))
             except StorageError as error:
                 self._outcome = Outcome(End.REJECTED, Reason.STORAGE, detail=str(error))
                 return Event.NOT_RECORDED
@@ -285,7 +302,8 @@ class _Walk:
 
     def _hear(self, line: Line) -> None:
         stream = self._run._stream  # noqa: SLF001 - a run is the other half of this class
-        if stream.qsize() < STREAM_MAX:
+        if stream.qsize() < STREAM_MAX and self._run._backlog < BACKLOG_MAX:  # noqa: SLF001 - as above
+            self._run._backlog += len(line.text)  # noqa: SLF001 - as above
             stream.put_nowait(line)
         else:
             self._truncated = True
@@ -316,6 +334,11 @@ class _Walk:
     async def _record_end(self) -> None:
         await self._holding.aclose()
         request, outcome = self._request, self._outcome
+        if request.door is Door.SMS and outcome.reason is Reason.STORAGE:
+            # It stays in the module's store, not run and not ended, and is taken up again from there (REQ-12).
+            log.error("request left in the store", id=request.rid, detail=outcome.detail)
+            self._tell()
+            return
         if not request.door.delivers_again:
             self._tell()
         rows = list(self._mirror.ended(request, outcome, was_accepted=self._was_accepted))
@@ -324,27 +347,41 @@ class _Walk:
         if not request.door.delivers_again:
             self._ledger.behind(*rows)
             return
-        if not self._may_be_recorded:
-            rows.insert(0, tables.record(request, self._ledger.run))
         rows.append(tables.mark_ended(request.rid, outcome))
         if not request.reply:
             rows.append(tables.mark_answered(request.rid))
+        if not self._may_be_recorded:
+            rows = [_record_with(request, self._ledger.run, rows)]
         try:
-            await asyncio.shield(self._ledger.durable(*rows))
+            (first, *_) = await asyncio.shield(self._ledger.durable(*rows))
         except StorageError as error:
             log.error("outcome not recorded", id=request.rid, detail=str(error))  # noqa: TRY400 - no traceback wanted
             self._ledger.behind(*rows)
+        else:
+            self._run.known = None if self._may_be_recorded else first
         self._tell()
 
     def _tell(self) -> None:
         if not self._run.outcome.done():
-            self._run.outcome.set_result(self._outcome)
+            self._run.outcome.set_result(self._run.known.outcome if self._run.known else self._outcome)
             self._run._stream.put_nowait(None)  # noqa: SLF001 - as above
 
     def _finish(self) -> None:
         """End the run for its asker, whichever way the walk went."""
         if not self._run.accepted.done():
             self._run.accepted.set_result(False)
-        if not self._run.outcome.done():
-            self._run.outcome.set_result(self._run.known.outcome if self._run.known else self._outcome)
-            self._run._stream.put_nowait(None)  # noqa: SLF001 - as above
+        self._tell()
+
+
+def _record_with(request: Request, run: float, rows: Sequence[Write]) -> Write:
+    """Insert a request with all that goes with it, or nothing of it: returns what is `Known` under its key, or None."""
+    record = tables.record(request, run)
+
+    def write(db: Any) -> Known | None:  # noqa: ANN401 - what a connection is, the ledger alone knows
+        known: Known | None = record(db)
+        if known is None:
+            for row in rows:
+                row(db)
+        return known
+
+    return write

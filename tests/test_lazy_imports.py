@@ -42,7 +42,7 @@ def ask(name, given=None, *rest, **options):
             asked.setdefault(new, (given or {}).get("__name__", ""))
 builtins.__import__ = ask
 sys.path.insert(0, sys.argv[1])
-from atrund.daemon import main
+from atrund.program import main
 status = main(["--config", sys.argv[2]])
 print(json.dumps({name: asked.get(name, "") for name, module in tuple(sys.modules.items()) if module is not None}))
 sys.exit(status)

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from atrund.at.syntax import LINE_MAX
 from atrund.atrun.ask import Ask, AskRefused, parse_ask
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.broker import Broker, Incoming
@@ -27,7 +28,9 @@ log = structlog.get_logger()
 
 SUBSCRIPTIONS: Final = ("at/request", "at/request/+")
 PENDING_MAX: Final = 200
-"""Requests that wait to be recorded at once, more than the broker may send without an acknowledgement."""
+"""Requests that wait to be recorded at once, past which those with QoS 0 are dropped."""
+LINE_KEPT: Final = 2 * LINE_MAX
+"""Characters that are kept of a line, which is too long then all the same."""
 CORRELATION_MAX: Final = 256
 """Octets of Correlation Data, which are kept with the request: a hash or some uuids, and their names."""
 REPLY_TO_MAX: Final = 200
@@ -72,13 +75,16 @@ class MqttDoor:
 
     def receive(self, message: Incoming) -> None:
         """Take a message; never waits."""
+        # With QoS 1 the broker's own window is the bound. One that is left unacknowledged keeps its place in there, and
+        # a few of them would keep out all that follow.
         was_full, self._full = self._full, len(self._tasks) >= PENDING_MAX
-        if not self._full:
-            task = asyncio.get_running_loop().create_task(self._serve(message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        elif not was_full:  # once, however many there are
-            log.warning("requests left at the broker: too many are on their way", peer=_who(message.topic))
+        if self._full and message.qos == 0:
+            if not was_full:  # once, however many there are
+                log.warning("requests dropped: too many with QoS 0 at once", peer=_who(message.topic))
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, message: Incoming) -> None:
         try:
@@ -130,7 +136,7 @@ class MqttDoor:
             rid=rid,
             door=Door.MQTT,
             peer=who,
-            line=ask.cmd,
+            line=ask.cmd[:LINE_KEPT],
             timeout=ask.timeout,
             reply=ask.reply,
             key=f"{who}\0{own}" if own and not message.retained else "",

@@ -332,7 +332,7 @@ class Channel:
         loop = asyncio.get_running_loop()
         until = loop.time() + LEAVE
         while loop.time() < until and (wait := self._heard_at + QUIET - loop.time()) > 0:  # noqa: ASYNC110 - silence is no event
-            await asyncio.sleep(wait)
+            await asyncio.sleep(max(wait, _LEAST_WAIT))
 
     def _fail(self, why: str) -> None:
         self.stuck = True
@@ -340,3 +340,7 @@ class Channel:
         if port is not None:
             port.close()
         self.lost(why)
+
+
+_LEAST_WAIT: Final = 0.001
+"""Seconds: less than that is rounding, and the loop would turn on the spot."""

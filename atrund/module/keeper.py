@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -13,11 +14,12 @@ import structlog
 from atrund.at.syntax import Command
 from atrund.module.channel import Channel, LinkLostError, TimedOutError, Turn
 from atrund.module.ladder import Ladder, Rung
-from atrund.module.lifecycle import Effect, Event, State, power_event, step
+from atrund.module.lifecycle import Effect, Event, State, in_hold, power_event, step
 from atrund.module.port import OpenPort, PortError
+from atrund.module.rungs import run_command, write_reboot
 from atrund.module.setup import Condition, Sim, choose_memory, enter_pin, look, set_up, switch_off_services, wake
 from atrund.module.turns import QueueFullError, WaitedTooLongError
-from atrund.module.urc import Fanout
+from atrund.module.urc import Fanout, Listener
 
 log = structlog.get_logger()
 
@@ -33,12 +35,12 @@ HOLD: Final = 90.0
 WATCH_EVERY: Final = 60.0
 MEMORY_EVERY: Final = 10.0
 """Seconds between two looks: at SIM and network, and at an SMS store that is not ready yet."""
-REBOOT_LINGER: Final = 1.0
-"""Seconds that the port stays open behind a blind AT#REBOOT, so that it leaves the UART."""
-COMMAND_TIMEOUT: Final = 60.0
-"""Seconds for the operator's command: a power switch takes a few."""
+BURST: Final = 0.3
+"""Seconds in which unsolicited codes are taken for one change: +CREG and its kin come together."""
 SERVICES_EVERY: Final = 86400.0
 """Seconds between two looks at the firmware's own services (MOD-3: daily)."""
+SAID_MAX: Final = 8
+"""Causes remembered as said while the module is away: a fault that swings between more is worth saying again."""
 
 Lost = Callable[[str], None]
 Sent = Callable[[tuple[Command, ...]], None]
@@ -72,7 +74,7 @@ class PinKeeping:
 class Keeper:
     """Runs until cancelled. `channel` is the present opening of the port while it is usable, else None."""
 
-    def __init__(  # noqa: PLR0913 - the keeper's neighbours, each once
+    def __init__(
         self,
         *,
         locate: Callable[[], Awaitable[str]],
@@ -99,10 +101,16 @@ class Keeper:
         self._opened: Channel | None = None
         self._events: asyncio.Queue[tuple[object, Event]] = asyncio.Queue()
         self._activity: asyncio.Task[Event] | None = None
-        self._hold: object | None = None
-        self._hold_timer: asyncio.TimerHandle | None = None
+        self._command: asyncio.Task[bool] | None = None
+        self._held: State | None = None
+        """The state that the present hold began with."""
+        self._hold: asyncio.TimerHandle | None = None
         self._pause = FIRST_PAUSE
+        self._services_due = 0.0
+        self._cause = self._climbed = ""
+        self._said: deque[str] = deque(maxlen=SAID_MAX)
         self._random = random.Random()  # noqa: S311 - spreads openings, guards nothing
+        ladder.hear(self._power_told)
 
     @property
     def channel(self) -> Channel | None:
@@ -115,8 +123,8 @@ class Keeper:
             self._step(Event.START)
             while True:
                 source, event = await self._events.get()
-                # What an activity or an opening said that is over by now is no longer true.
-                if source is self._activity or source is self._opened or source is self._hold:
+                # What an activity, an opening or a hold said that is over by now is no longer true.
+                if source in {self._activity, self._opened, self._hold, self._ladder}:
                     self._step(event)
         finally:
             self._end_activity()
@@ -124,15 +132,18 @@ class Keeper:
             self._close()
 
     def _step(self, event: Event) -> None:
+        if self._held is not None:
+            event = in_hold(self.module.state, event, self._held)
+        if event is Event.HOLD_OVER:
+            self._end_hold()
         before = self.module.state
         to = step(before, event)
         log.debug("module", event_is=event.value, state=to.state.value)
-        if to.state not in {State.REBOOTING, State.OFF_BY_COMMAND}:
-            self._end_hold()
-        self._change(state=to.state)
         if to.state.usable and not before.usable:
-            self._change(detail="")
+            self._cause = self._climbed = ""
+            self._said.clear()
             log.info("module ready", state=to.state.value, model=self.module.model, firmware=self.module.firmware)
+        self._change(state=to.state, detail=self._detail())
         for effect in to.effects:
             self._perform(effect)
 
@@ -160,7 +171,7 @@ class Keeper:
                 self._begin(self._climb())
             case Effect.FORGET:
                 self._pause = FIRST_PAUSE
-                self._ladder.forget()
+                self._ladder.forget(self)
 
     async def _open(self) -> Event:
         if self._opened is not None:
@@ -174,7 +185,7 @@ class Keeper:
 
         def sent(commands: tuple[Command, ...]) -> None:
             if (event := power_event(commands)) is not None:
-                self._events.put_nowait((channel, event))
+                self._ladder.tell(event)
 
         channel = self._make_channel(lost, sent)
         try:
@@ -198,17 +209,17 @@ class Keeper:
 
     async def _set_up(self) -> Event:
         channel = self._port()
+        self._services_due = asyncio.get_running_loop().time() + SERVICES_EVERY
         try:
             async with channel.turn(OWN) as turn:
                 identity = await set_up(turn, first=self._first)
                 memory = await choose_memory(turn) if self._first else ""
                 condition = await look(turn)
-                if condition.sim is Sim.PIN and self._pin is not None and await self._enter_pin(turn):
+                if condition.sim is Sim.PIN and await self._enter_pin(turn):
                     condition = await look(turn)
         except _FAULTS as error:
             return self._failed(channel, error)
-        self._change(model=identity.model, firmware=identity.firmware, memory=memory)
-        return self._judge(condition)
+        return self._judge(condition, model=identity.model, firmware=identity.firmware, memory=memory)
 
     async def _enter_pin(self, turn: Turn) -> bool:
         pin = self._pin
@@ -219,73 +230,57 @@ class Keeper:
     async def _watch(self) -> Event:
         """Look at SIM and network, often while something is missing; ends when they make another state."""
         channel = self._port()
-        loop = asyncio.get_running_loop()
-        services_due = loop.time() + SERVICES_EVERY
         present = self.module.state
         with self._fanout.listening() as listener:
             while True:
-                complete = bool(self.module.memory) or not self._first
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_EVERY if complete else MEMORY_EVERY):
-                        while not (await listener.get())[0].startswith(_TELLING):
-                            pass
+                await _told(listener, MEMORY_EVERY if self._lacks_memory else WATCH_EVERY)
                 try:
                     async with channel.turn(OWN) as turn:
-                        condition = await look(turn)
-                        if not complete:
+                        event = self._judge(await look(turn))
+                        if _STATE_OF[event] is not present:
+                            return event
+                        if self._lacks_memory:
                             self._change(memory=await choose_memory(turn))
-                        if self._first and loop.time() > services_due:
-                            services_due = loop.time() + SERVICES_EVERY
-                            await switch_off_services(turn)
+                        await self._see_to_services(turn)
                 except (TimedOutError, WaitedTooLongError, QueueFullError):
                     continue  # a port that stays stuck is said to be lost by its channel
                 except LinkLostError:
                     return Event.SILENT if channel.stuck else Event.LINK_LOST
-                event = self._judge(condition)
-                if _STATE_OF[event] is not present:
-                    return event
+
+    async def _see_to_services(self, turn: Turn) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._first and now >= self._services_due:
+            self._services_due = now + SERVICES_EVERY
+            await switch_off_services(turn)
 
     async def _climb(self) -> Event:
-        climb = self._ladder.climb()
-        log.warning("module stuck", detail=climb.rung.value, held_back=climb.held_back or None)
-        self._change(detail=f"stuck; {climb.rung.value}")
-        if climb.rung is Rung.REBOOT:
-            await self._reboot()
-            return Event.REBOOTED_BY_US
-        if climb.rung is Rung.COMMAND:
-            await self._run_command()
+        climb = self._ladder.climb(self)
+        if climb.rung is not Rung.REOPEN or self._new(climb.held_back or climb.rung.value):
+            log.warning("module stuck", next=climb.rung.value, held_back=climb.held_back or None)
+        if climb.rung is not Rung.REOPEN or climb.held_back:
+            self._climbed = climb.held_back or climb.rung.value
+            self._change(detail=self._detail())
+        if climb.rung is not Rung.REOPEN and await self._restart(climb.rung):
+            self._ladder.tell(Event.REBOOT_SENT)
         return Event.RUNG_DONE
 
-    async def _reboot(self) -> None:
-        """Write AT#REBOOT blindly: whatever hung may still read."""
-        channel = self._make_channel(lambda _: None, lambda _: None)
+    async def _restart(self, rung: Rung) -> bool:
+        """Restart the module by one of the upper rungs; returns whether it is restarting."""
+        if rung is Rung.COMMAND:
+            # A power switch that was begun is not left half way when another port tells of a reboot.
+            self._command = asyncio.get_running_loop().create_task(
+                run_command(self._ladder.command), name="recovery command"
+            )
+            return await asyncio.shield(self._command)
         try:
-            port = await self._open_port(self._path, self._baudrate, channel)
+            await write_reboot(self._open_port, self._path, self._baudrate)
         except PortError as error:
             self._say(str(error))
-            return
-        port.write(b"\x1b\rAT#REBOOT\r")
-        await asyncio.sleep(REBOOT_LINGER)
-        port.close()
+            return False
+        return True
 
-    async def _run_command(self) -> None:
-        """Run the operator's command, without a shell, for a bounded time."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._ladder.command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
-            )
-        except OSError as error:
-            log.error("recovery command not run", detail=str(error))  # noqa: TRY400 - the text says it all
-            return
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                code = await process.wait()
-            log.warning("recovery command ended", exit=code)
-        except TimeoutError:
-            log.error("recovery command killed", detail=f"it took longer than {COMMAND_TIMEOUT:g} s")  # noqa: TRY400
-        finally:
-            if process.returncode is None:
-                process.kill()
+    def _power_told(self, event: Event) -> None:
+        self._events.put_nowait((self._ladder, event))
 
     def _port(self) -> Channel:
         if self._opened is None:
@@ -296,9 +291,16 @@ class Keeper:
         self._say(f"{self._path}: {error}")
         return Event.LINK_LOST if isinstance(error, LinkLostError) and not channel.stuck else Event.SILENT
 
-    def _judge(self, condition: Condition) -> Event:
+    @property
+    def _lacks_memory(self) -> bool:
+        """Whether the SMS store is still to come."""
+        return self._first and not self.module.memory and self.module.sim not in _NO_STORE
+
+    def _judge(self, condition: Condition, **given: str) -> Event:
         """Return which usable state SIM and network make; a further port has neither to look after."""
-        self._change(sim=condition.sim.value, registration=condition.registration)
+        if condition.sim.value in _NO_STORE:
+            given["memory"] = ""
+        self._change(sim=condition.sim.value, registration=condition.registration, **given)
         if not self._first:
             return Event.READY
         if condition.sim is Sim.ABSENT:
@@ -319,7 +321,7 @@ class Keeper:
             return
         if (error := task.exception()) is not None:
             log.error("keeper's activity failed", exc_info=error)
-            self._events.put_nowait((task, Event.SILENT))
+            self._events.put_nowait((task, Event.LINK_LOST))
             return
         self._events.put_nowait((task, task.result()))
 
@@ -330,26 +332,37 @@ class Keeper:
 
     def _start_hold(self) -> None:
         self._end_hold()
-        hold = object()
-        self._hold = hold
-        self._hold_timer = asyncio.get_running_loop().call_later(
-            HOLD, lambda: self._events.put_nowait((hold, Event.HOLD_OVER))
+        self._held = self.module.state
+        self._hold = asyncio.get_running_loop().call_later(
+            HOLD, lambda: self._events.put_nowait((self._hold, Event.HOLD_OVER))
         )
 
     def _end_hold(self) -> None:
-        if self._hold_timer is not None:
-            self._hold_timer.cancel()
-        self._hold = self._hold_timer = None
+        if self._hold is not None:
+            self._hold.cancel()
+        self._hold = self._held = None
 
     def _close(self) -> None:
         channel, self._opened = self._opened, None
         if channel is not None:
             channel.close()
 
-    def _say(self, detail: str) -> None:
-        if detail != self.module.detail:  # once for each cause, however often it is tried
-            log.warning("module not there", detail=detail)
-        self._change(detail=detail)
+    def _say(self, cause: str) -> None:
+        """Say why the module is away: once for each cause, however often it is tried."""
+        if self._new(cause):
+            log.warning("module not there", detail=cause)
+        self._cause = cause
+        self._change(detail=self._detail())
+
+    def _new(self, text: str) -> bool:
+        """Whether this was not said yet since the module was last there; from now on it was."""
+        new = text not in self._said
+        if new:
+            self._said.append(text)
+        return new
+
+    def _detail(self) -> str:
+        return "; ".join(filter(None, (self._cause, self._climbed)))
 
     def _change(self, **given: Any) -> None:  # noqa: ANN401 - the fields of Module
         before, self.module = self.module, replace(self.module, **given)
@@ -359,6 +372,8 @@ class Keeper:
 
 _TELLING: Final = ("+CREG:", "+CGREG:", "+CEREG:", "#QSS:", "+CPIN:", "#SIMDET:")
 """Unsolicited codes after which SIM and network are looked at again at once."""
+_NO_STORE: Final = frozenset({Sim.ABSENT.value, Sim.PIN.value, Sim.PUK.value})
+"""What +CPIN? says where there is no SMS store to wait for."""
 _STATE_OF: Final = {
     Event.READY: State.READY,
     Event.NO_SIM: State.NO_SIM,
@@ -370,3 +385,14 @@ _STATE_OF: Final = {
 async def _after(seconds: float) -> Event:
     await asyncio.sleep(seconds)
     return Event.PAUSE_OVER
+
+
+async def _told(listener: Listener, seconds: float) -> None:
+    """Wait for a code that tells of SIM or network, and for those that come with it; at most that long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not (await listener.get())[0].startswith(_TELLING):
+                pass
+        async with asyncio.timeout(BURST):
+            while True:
+                await listener.get()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rung of the recovery ladder is next (MOD-4, MOD-8): reopen, AT#REBOOT, the operator's command.
 
-Rules of this file: it decides and does nothing. A hung AT port alone never reboots a module that carries somebody's data
-connection, unless the configuration says `always`; reboots and commands together are limited by the hour, counted in
-seconds of running, so that a restart of the daemon does not begin the hour anew.
+Rules of this file: it decides and does nothing. A hung AT port alone never reboots a module that carries somebody's
+data connection, unless the configuration says `always`; reboots and commands together are limited by the hour, counted
+in seconds of running, so that a restart of the daemon does not begin the hour anew. One ladder serves all ports of the
+module: what restarts it through one of them is told to the keepers of all.
 """
 
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from atrund.module.lifecycle import Event
 
 HOUR: Final = 3600.0
 
@@ -66,20 +69,31 @@ class Ladder:
         self._network_up = network_up
         self._climbs = list(history)
         self._keep = keep
-        self._height = 0
+        self._heights: dict[object, int] = {}
+        self._hearing: list[Callable[[Event], None]] = []
 
     @property
     def command(self) -> tuple[str, ...]:
         """The operator's command, an argument list."""
         return self._rules.command
 
-    def climb(self) -> Climb:
-        """Return the next rung, and count it."""
+    def hear(self, told: Callable[[Event], None]) -> None:
+        """Let a keeper be told of reboots and power-offs, whichever port they were sent on."""
+        self._hearing.append(told)
+
+    def tell(self, event: Event) -> None:
+        """Tell all keepers of a reboot or a power-off."""
+        for told in self._hearing:
+            told(event)
+
+    def climb(self, port: object) -> Climb:
+        """Return the next rung for a port, and count it."""
         rungs = [Rung.REOPEN, Rung.REBOOT]
         if self._rules.command:
             rungs.append(Rung.COMMAND)
-        wanted = rungs[self._height % len(rungs)]
-        self._height += 1
+        height = self._heights.get(port, 0)
+        self._heights[port] = height + 1
+        wanted = rungs[height % len(rungs)]
         if wanted is Rung.REOPEN:
             return Climb(wanted)
         if why := self._why_not(wanted):
@@ -88,9 +102,9 @@ class Ladder:
         self._keep(tuple(self._climbs))
         return Climb(wanted)
 
-    def forget(self) -> None:
-        """Begin at the lowest rung again: the module works. The hour's count stays."""
-        self._height = 0
+    def forget(self, port: object) -> None:
+        """Begin at the lowest rung again: the port works. The hour's count stays."""
+        self._heights.pop(port, None)
 
     def _why_not(self, rung: Rung) -> str:
         if len(self._recent()) >= self._rules.per_hour:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module's life as a table: how it is found, set up, watched, and brought back (MOD-3, MOD-4, MOD-8).
 
-Rules of this file: no rung of the ladder is climbed while a reboot or a power-off that somebody asked for is under way;
-a rung is climbed only out of STUCK; whatever state the SIM or the network is in, the port stays usable. Time enters as
-events (`PAUSE_OVER`, `HOLD_OVER`) and leaves as effects.
+Rules of this file: no rung of the ladder is climbed until the hold is over that begins with a reboot or power-off,
+whoever sent it and whatever the module does meanwhile; a rung is climbed only on the way into STUCK or within it;
+whatever state the SIM or the network is in, the port stays usable. A state says how the module is, not what is being
+tried: it stays ABSENT or STUCK, and is told once, however often the port is opened. Time enters as events
+(`PAUSE_OVER`, `HOLD_OVER`) and leaves as effects.
 """
 
 import enum
@@ -11,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from atrund.at.syntax import Command, Op, arguments
+from atrund.at.syntax import Command, Op, arguments, unquote
 
 
 class State(enum.Enum):
@@ -51,10 +53,11 @@ class Event(enum.Enum):
     LINK_LOST = "port lost"
     REBOOT_SENT = "reboot commanded"
     POWER_OFF_SENT = "power-off commanded"
+    WENT_DOWN = "it went down to reboot"
+    WENT_OFF = "it went off"
     PAUSE_OVER = "pause over"
     HOLD_OVER = "hold over"
     RUNG_DONE = "rung climbed"
-    REBOOTED_BY_US = "rung was a reboot"
 
 
 class Effect(enum.Enum):
@@ -86,39 +89,71 @@ _CONDITIONS: Final = {
     Event.PIN_NEEDED: To(State.PIN_NEEDED, (Effect.FORGET, Effect.WATCH)),
     Event.NOT_REGISTERED: To(State.NOT_REGISTERED, (Effect.FORGET, Effect.WATCH)),
 }
+# A SIM that came back is set up anew (MOD-3), and one that wants a PIN may get it; the port is not taken away for that.
+_RETURNED: Final = {
+    Event.READY: To(State.READY, (Effect.SET_UP,)),
+    Event.NOT_REGISTERED: To(State.NOT_REGISTERED, (Effect.SET_UP,)),
+}
+_LOCKED: Final = {Event.PIN_NEEDED: To(State.PIN_NEEDED, (Effect.SET_UP,))}
 _GONE: Final = To(State.ABSENT, (Effect.CLOSE, Effect.PAUSE))
 _HUNG: Final = To(State.STUCK, (Effect.CLOSE, Effect.CLIMB))
-_WATCHED: Final = {
-    **_CONDITIONS,
-    Event.LINK_LOST: _GONE,
-    Event.SILENT: _HUNG,
-    # The port stays open: its answer is still to come.
+# The port stays open: the command's answer is still to come.
+_POWER: Final = {
     Event.REBOOT_SENT: To(State.REBOOTING, (Effect.HOLD, Effect.PAUSE_SHORTLY)),
     Event.POWER_OFF_SENT: To(State.OFF_BY_COMMAND, (Effect.HOLD, Effect.PAUSE_SHORTLY)),
 }
 
+
+def _up(state: State) -> dict[Event, To]:
+    """Return the rows of a port that answered; it may have done so before it went down as it was told to."""
+    return {
+        **_CONDITIONS,
+        **_POWER,
+        Event.LINK_LOST: _GONE,
+        Event.SILENT: _HUNG,
+        Event.WENT_DOWN: To(State.REBOOTING, (Effect.CLOSE, Effect.PAUSE_SHORTLY)),
+        Event.WENT_OFF: To(State.OFF_BY_COMMAND, (Effect.CLOSE, Effect.PAUSE_SHORTLY)),
+        Event.HOLD_OVER: To(state),
+    }
+
+
 TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
     State.OFF: {Event.START: To(State.OPENING, (Effect.OPEN,))},
-    State.ABSENT: {Event.PAUSE_OVER: To(State.OPENING, (Effect.OPEN,))},
+    State.ABSENT: {
+        Event.PAUSE_OVER: To(State.ABSENT, (Effect.OPEN,)),
+        Event.OPENED: To(State.WAKING, (Effect.WAKE,)),
+        Event.OPEN_FAILED: To(State.ABSENT, (Effect.PAUSE,)),
+        Event.LINK_LOST: _GONE,
+        **_POWER,
+    },
     State.OPENING: {
         Event.OPENED: To(State.WAKING, (Effect.WAKE,)),
         Event.OPEN_FAILED: To(State.ABSENT, (Effect.PAUSE,)),
+        Event.LINK_LOST: _GONE,
+        **_POWER,
     },
     State.WAKING: {
         Event.AWAKE: To(State.SETTING_UP, (Effect.SET_UP,)),
         Event.SILENT: _HUNG,
         Event.LINK_LOST: _GONE,
+        **_POWER,
     },
-    State.SETTING_UP: {**_CONDITIONS, Event.SILENT: _HUNG, Event.LINK_LOST: _GONE},
-    State.READY: _WATCHED,
-    State.NO_SIM: _WATCHED,
-    State.PIN_NEEDED: _WATCHED,
-    State.NOT_REGISTERED: _WATCHED,
+    State.SETTING_UP: _up(State.SETTING_UP),
+    State.READY: {**_up(State.READY), **_LOCKED},
+    State.NO_SIM: {**_up(State.NO_SIM), **_LOCKED, **_RETURNED},
+    State.PIN_NEEDED: {**_up(State.PIN_NEEDED), **_RETURNED},
+    State.NOT_REGISTERED: {**_up(State.NOT_REGISTERED), **_LOCKED},
     State.STUCK: {
-        Event.RUNG_DONE: To(State.ABSENT, (Effect.PAUSE,)),
-        Event.REBOOTED_BY_US: To(State.REBOOTING, (Effect.HOLD, Effect.PAUSE_SHORTLY)),
+        Event.RUNG_DONE: To(State.STUCK, (Effect.PAUSE,)),
+        Event.PAUSE_OVER: To(State.STUCK, (Effect.OPEN,)),
+        Event.OPENED: To(State.STUCK, (Effect.WAKE,)),
+        Event.OPEN_FAILED: To(State.ABSENT, (Effect.PAUSE,)),
+        Event.AWAKE: To(State.SETTING_UP, (Effect.SET_UP,)),
+        Event.SILENT: _HUNG,
+        Event.LINK_LOST: _GONE,
+        **_POWER,
     },
-    # The port may stay, go, or come back at any moment of the hold; only a module that is set up ends it early.
+    # The port may stay, go, or come back at any moment of the hold.
     State.REBOOTING: {
         Event.PAUSE_OVER: To(State.REBOOTING, (Effect.OPEN,)),
         Event.OPENED: To(State.REBOOTING, (Effect.WAKE,)),
@@ -127,6 +162,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
         Event.SILENT: To(State.REBOOTING, (Effect.CLOSE, Effect.PAUSE_SHORTLY)),
         Event.LINK_LOST: To(State.REBOOTING, (Effect.CLOSE, Effect.PAUSE_SHORTLY)),
         Event.HOLD_OVER: To(State.ABSENT, (Effect.CLOSE, Effect.PAUSE)),
+        **_POWER,
     },
     # Somebody switched it off: it is looked for, and nothing is done to it.
     State.OFF_BY_COMMAND: {
@@ -137,13 +173,14 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
         Event.SILENT: To(State.OFF_BY_COMMAND, (Effect.CLOSE, Effect.PAUSE)),
         Event.LINK_LOST: To(State.OFF_BY_COMMAND, (Effect.CLOSE, Effect.PAUSE)),
         Event.HOLD_OVER: To(State.OFF_BY_COMMAND),
+        **_POWER,
     },
 }
 
 _USABLE: Final = frozenset({State.READY, State.NO_SIM, State.PIN_NEEDED, State.NOT_REGISTERED})
 
 
-class IllegalTransition(RuntimeError):  # noqa: N818 - named for what was tried
+class IllegalTransition(RuntimeError):
     """An event that cannot happen in a state; nothing was changed."""
 
 
@@ -155,20 +192,36 @@ def step(state: State, event: Event) -> To:
     return to
 
 
+def in_hold(state: State, event: Event, held: State) -> Event:
+    """Return what an event means while the hold lasts that began with `held`: a module that goes then does as told."""
+    if event not in {Event.SILENT, Event.LINK_LOST} or state in _DOWN:
+        return event
+    return _DOWN[held]
+
+
 def power_event(commands: Iterable[Command]) -> Event | None:
-    """Return whether a command line restarts the module or switches it off, whoever sends it (MOD-4)."""
+    """Return whether a command line restarts the module or switches it off, whoever sends it (MOD-4).
+
+    <rst> 1 of +CFUN resets (TS 27.007 8.2); #ENHRST with delay 0 reboots at once, as clients in the field use it.
+    """
     for command in commands:
-        first = arguments(command.args)[:2]
+        given = tuple(map(_number, arguments(command.args)[:2]))
         if command.name == "#SHDN" and command.op in {Op.EXECUTE, Op.SET}:
             return Event.POWER_OFF_SENT
         if command.name == "#REBOOT" and command.op in {Op.EXECUTE, Op.SET}:
             return Event.REBOOT_SENT
-        if command.op is Op.SET and (command.name, first) in _REBOOTING_SETS:
+        if command.op is Op.SET and command.name == "+CFUN" and given[1:] == ("1",):
+            return Event.REBOOT_SENT
+        if command.op is Op.SET and command.name == "#ENHRST" and given in {("1", "0"), ("2", "0")}:
             return Event.REBOOT_SENT
         if command.name in {"#FWSWITCH", "#USBCFG", "#PORTCFG"} and command.op is Op.SET:
             return Event.REBOOT_SENT
     return None
 
 
-_REBOOTING_SETS: Final = {("+CFUN", ("1", "1")), ("#ENHRST", ("1", "0")), ("#ENHRST", ("2", "0"))}
-"""+CFUN=1,1 resets (TS 27.007 8.2); #ENHRST with delay 0 reboots at once, as clients in the field use it."""
+_DOWN: Final = {State.REBOOTING: Event.WENT_DOWN, State.OFF_BY_COMMAND: Event.WENT_OFF}
+
+
+def _number(argument: str) -> str:
+    """Return a number without its quotes, blanks and leading zeros, for modules take it with them."""
+    return unquote(argument.strip()).strip().lstrip("0") or "0"

@@ -47,10 +47,11 @@ class Locator:
 
     async def _ask(self, name: ByImei, ports: Iterable[UsbPort]) -> tuple[tuple[UsbPort, ...], dict[Path, str]]:
         asked = candidates(name, ports)
-        answers = {port.path: await self._imei(str(port.path)) for port in asked}
-        return asked, {path: imei for path, imei in answers.items() if imei}
+        answers = {port.path: await self._identity(str(port.path)) for port in asked}
+        return asked, {path: answer for path, answer in answers.items() if answer}
 
-    async def _imei(self, path: str) -> str:
+    async def _identity(self, path: str) -> str:
+        """Return what the module on a port says to +CGSN, "" if nothing."""
         channel = Channel(unsolicited=lambda _: None, on_lost=lambda _: None)
         try:
             channel.attach(await self._open_port(path, self._baudrate, channel))
@@ -64,9 +65,4 @@ class Locator:
             return ""
         finally:
             channel.close()
-        return next(
-            (digits for line in answer.lines if len(digits := line.strip()) == _IMEI and digits.isdecimal()), ""
-        )
-
-
-_IMEI: Final = 15
+        return answer.lines[0] if answer.lines else ""

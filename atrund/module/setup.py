@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon asks of the module by itself: waking, set-up in the order of MOD-3, the PIN, a look at SIM and network.
+"""What the daemon asks of the module by itself: waking, set-up in the order of MOD-3, PIN, a look at SIM and network.
 
 Rules of this file: on a shared module nothing is sent that belongs to the data connection (MOD-8): no +CFUN, +COPS=,
 +CGATT=, +CGDCONT=, #SGACT=, #BND=, #USBCFG=; +CPIN= only where the configuration gives a PIN and says to send it.
@@ -14,7 +14,8 @@ from typing import Final
 
 import structlog
 
-from atrund.module.channel import TimedOutError, Turn
+from atrund.at.syntax import Command, Op
+from atrund.module.channel import STEP, TimedOutError, Turn
 
 log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class Sim(enum.Enum):
     ABSENT = "absent"
     PIN = "PIN needed"
     PUK = "PUK needed"
+    BUSY = "busy"
     FAULTY = "faulty"
 
 
@@ -94,11 +96,19 @@ async def switch_off_services(turn: Turn) -> None:
 
 
 async def choose_memory(turn: Turn) -> str:
-    """Set all of +CPMS to one memory and return it, or "": SM if there is one, for it stays with the number."""
+    """Set all of +CPMS to one memory and return it, or "": SM if there is one, for it stays with the number.
+
+    A SIM that is not there yet is waited for: ME taken meanwhile would be the receiving memory for good.
+    """
     offered = " ".join((await turn.ask("AT+CPMS=?")).lines)
     for memory in ("SM", "ME"):
-        if f'"{memory}"' in offered and (await turn.ask(f'AT+CPMS="{memory}","{memory}","{memory}"')).final.ok:
+        if f'"{memory}"' not in offered:
+            continue
+        final = (await turn.ask(f'AT+CPMS="{memory}","{memory}","{memory}"')).final
+        if final.ok:
             return memory
+        if final.code in _NO_SIM_YET:
+            return ""
     return ""
 
 
@@ -134,16 +144,23 @@ async def enter_pin(
     if refused(fingerprint):
         log.warning("PIN not entered: this SIM refused it before")
         return False
-    left = (await turn.ask("AT#PCT?")).value("#PCT") or (await turn.ask("AT#PCT")).value("#PCT")
-    if left is None or left[0] != str(PIN_TRIES):
-        log.warning("PIN not entered: not all tries are left", detail=left and left[0])
+    left = await _tries(turn)
+    if left != str(PIN_TRIES):
+        log.warning("PIN not entered: not all tries are left", left=left or "unknown")
         return False
-    await remember(fingerprint)  # before it is sent: a crash in between must not spend a second try
-    if not (await turn.ask(f'AT+CPIN="{pin}"')).final.ok:
+    if not await _kept(remember(fingerprint)):  # before it is sent: a crash in between must not spend a second try
+        return False
+    entry = Command("+CPIN", Op.SET, f'"{pin}"')
+    final = (await turn.run((entry,), timeout=STEP, say=lambda _: None)).final  # `ask` would log it
+    if final.ok:
+        await _kept(forget(fingerprint))
+        return True
+    if final.code == _BUSY and await _tries(turn) == str(PIN_TRIES):
+        await _kept(forget(fingerprint))  # not refused: the SIM did not look at it
+        log.warning("PIN not entered: the SIM is busy")
+    else:
         log.error("the SIM refused the PIN; it is not sent again")
-        return False
-    await forget(fingerprint)
-    return True
+    return False
 
 
 def pin_fingerprint(pin: str, iccid: str) -> str:
@@ -163,8 +180,11 @@ _REGISTRATIONS: Final = {
 """+CREG's <stat> (3GPP TS 27.007 7.2)."""
 _REGISTERED: Final = frozenset({"1", "5"})
 _SIM_WORDS: Final = {"READY": Sim.READY, "SIM PIN": Sim.PIN, "SIM PUK": Sim.PUK}
-_NO_SIM: Final = 10
-"""+CME ERROR: SIM not inserted (TS 27.007 9.2.1)."""
+_BUSY: Final = 14
+_SIM_CODES: Final = {10: Sim.ABSENT, 11: Sim.PIN, 12: Sim.PUK, 13: Sim.FAULTY, _BUSY: Sim.BUSY, 15: Sim.FAULTY}
+"""+CME ERROR of a SIM (TS 27.007 9.2.1)."""
+_NO_SIM_YET: Final = frozenset({*range(310, 319), *_SIM_CODES})
+"""+CMS ERROR of a SIM (TS 27.005 3.2.5): not inserted, locked, busy, failed; some firmware says it as +CME ERROR."""
 
 
 async def _sim(turn: Turn) -> Sim:
@@ -172,9 +192,22 @@ async def _sim(turn: Turn) -> Sim:
     value = answer.value("+CPIN")
     if value is not None:
         return _SIM_WORDS.get(value[0], Sim.UNKNOWN)
-    if answer.final.code == _NO_SIM:
-        return Sim.ABSENT
-    return Sim.FAULTY if answer.final.code is not None else Sim.UNKNOWN
+    return _SIM_CODES.get(answer.final.code or 0, Sim.UNKNOWN)
+
+
+async def _tries(turn: Turn) -> str:
+    """Return how many tries of the PIN are left, "" if that is not told."""
+    left = (await turn.ask("AT#PCT?")).value("#PCT") or (await turn.ask("AT#PCT")).value("#PCT")
+    return left[0] if left else ""
+
+
+async def _kept(work: Awaitable[None]) -> bool:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - whatever kept it off the disk: without that no PIN is sent
+        log.error("the PIN's use can't be kept on disk", detail=str(error))  # noqa: TRY400 - the text says it all
+        return False
+    return True
 
 
 async def _is_on(turn: Turn, service: str) -> bool:

@@ -2,6 +2,7 @@
 """What is read of the module now and then: operator, technology, signal, SMS store. Never in anybody's way."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import structlog
 
 from atrund.at.syntax import unquote
-from atrund.module.channel import Answer, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import Answer, Channel, LinkLostError, TimedOutError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()
@@ -33,7 +34,7 @@ class Readings:
     sms_used: int | None = None
     sms_total: int | None = None
     extra: tuple[tuple[str, str], ...] = ()
-    """`#RFSTS` and `#SERVINFO` as the module words them: their fields differ by family and technology."""
+    """`#RFSTS` and `#SERVINFO` as the module words them, without the IMSI: their fields differ by family."""
 
 
 class Telemetry:
@@ -43,6 +44,7 @@ class Telemetry:
         self, *, every: float, channel: Callable[[], Channel | None], on_change: Callable[[Readings], None]
     ) -> None:
         self.readings = Readings()
+        self._told = self.readings
         self._every = every
         self._channel = channel
         self._on_change = on_change
@@ -52,6 +54,8 @@ class Telemetry:
         while True:
             channel = self._channel()
             if channel is None or channel.depths:
+                if channel is None:
+                    self._take(Readings())  # what was read of a module that is away is no longer true
                 await asyncio.sleep(BUSY_PAUSE)
                 continue
             try:
@@ -61,8 +65,9 @@ class Telemetry:
             await asyncio.sleep(self._every)
 
     def _take(self, readings: Readings) -> None:
-        before, self.readings = self.readings, readings
-        if worth_telling(before, readings):
+        self.readings = readings
+        if worth_telling(self._told, readings):  # against what was told: a signal that fades slowly is told as well
+            self._told = readings
             self._on_change(readings)
 
 
@@ -82,11 +87,13 @@ async def _read(channel: Channel) -> Readings:
     answers = {}
     for name, line in _QUESTIONS.items():
         async with channel.turn(ASKER) as turn:
-            answers[name] = await _ask(turn, line)
+            answers[name] = await turn.ask(line)
     operator, technology = _operator(answers["+COPS"])
     rsrq, rsrp = _lte(answers["+CESQ"])
     used, total = _store(answers["+CPMS"])
-    extra = tuple((name, answers[name].lines[0][:200]) for name in ("#RFSTS", "#SERVINFO") if answers[name].lines)
+    extra = tuple(
+        (name, _IMSI.sub("", answers[name].lines[0])[:200]) for name in ("#RFSTS", "#SERVINFO") if answers[name].lines
+    )
     return Readings(operator, technology, _rssi(answers["+CSQ"]), rsrp, rsrq, used, total, extra)
 
 
@@ -100,8 +107,8 @@ _QUESTIONS: Final = {
 }
 
 
-async def _ask(turn: Turn, line: str) -> Answer:
-    return await turn.ask(line)
+_IMSI: Final = re.compile(r"(?<!\d)\d{14,15}(?!\d)")
+"""An IMSI has at most 15 digits, and 15 as good as everywhere (3GPP TS 23.003 2.2)."""
 
 
 def _number(text: str) -> int | None:
@@ -113,32 +120,32 @@ _DIGITS: Final = 6
 
 def _operator(answer: Answer) -> tuple[str | None, str | None]:
     value = answer.value("+COPS") or ()
-    name = unquote(value[2]) if len(value) > 2 else None  # noqa: PLR2004 - mode, format, operator, AcT
-    return name, _TECHNOLOGIES.get(value[3]) if len(value) > 3 else None  # noqa: PLR2004
+    name = unquote(value[2]) if len(value) > 2 else None  # mode, format, operator, AcT
+    return name, _TECHNOLOGIES.get(value[3]) if len(value) > 3 else None
 
 
 def _rssi(answer: Answer) -> int | None:
     """+CSQ's <rssi> in dBm: 0 is -113, each step 2, 99 unknown (3GPP TS 27.007 8.5)."""
     value = answer.value("+CSQ") or ("",)
     step = _number(value[0])
-    return None if step is None or step > 31 else -113 + 2 * step  # noqa: PLR2004
+    return None if step is None or step > 31 else -113 + 2 * step
 
 
 def _lte(answer: Answer) -> tuple[float | None, int | None]:
     """+CESQ's <rsrq> in dB and <rsrp> in dBm: 0 is -20 dB and -141 dBm, 255 unknown (TS 27.007 8.69)."""
     value = answer.value("+CESQ") or ()
-    if len(value) < 6:  # noqa: PLR2004
+    if len(value) < 6:
         return None, None
     rsrq, rsrp = _number(value[4]), _number(value[5])
     return (
-        None if rsrq is None or rsrq > 34 else -20 + rsrq / 2,  # noqa: PLR2004
-        None if rsrp is None or rsrp > 97 else -141 + rsrp,  # noqa: PLR2004
+        None if rsrq is None or rsrq > 34 else -20 + rsrq / 2,
+        None if rsrp is None or rsrp > 97 else -141 + rsrp,
     )
 
 
 def _store(answer: Answer) -> tuple[int | None, int | None]:
     value = answer.value("+CPMS") or ()
-    if len(value) < 9:  # noqa: PLR2004 - memory, used and total, for reading, writing and receiving
+    if len(value) < 9:  # memory, used and total, for reading, writing and receiving
         return None, None
     return _number(value[7]), _number(value[8])
 
