@@ -273,9 +273,7 @@ class SmsDoor:
             await self._answer(request, outcome)
         self._end(request.key, stored)
 
-    def _remember(self, request: Request, outcome: Outcome) -> list[Write]:
-        if outcome.reason is Reason.STORAGE:
-            return []
+    def _remember(self, request: Request, _outcome: Outcome) -> list[Write]:
         return [tables.remember_message(request.key, _DONE, self._ledger.run)]
 
     async def _finish(self, run: Run, stored: Stored | None) -> None:
