@@ -17,7 +17,17 @@ from atrund.module.ladder import Ladder, Rung
 from atrund.module.lifecycle import Effect, Event, State, in_hold, power_event, step
 from atrund.module.port import OpenPort, PortError
 from atrund.module.rungs import run_command, write_reboot
-from atrund.module.setup import Condition, Sim, choose_memory, enter_pin, look, set_up, switch_off_services, wake
+from atrund.module.setup import (
+    Condition,
+    Sim,
+    choose_memory,
+    enter_pin,
+    in_place,
+    look,
+    set_up,
+    switch_off_services,
+    wake,
+)
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 from atrund.module.urc import Fanout, Listener
 
@@ -32,13 +42,16 @@ SHORT_PAUSE: Final = 5.0
 """Seconds between two looks while a reboot is under way: a module goes down within 5 s of its OK."""
 HOLD: Final = 90.0
 """Seconds after a reboot or power-off command in which nothing is done to the module (MOD-4)."""
-WATCH_EVERY: Final = 60.0
+WATCH_EVERY: Final = 120.0
 MEMORY_EVERY: Final = 10.0
 """Seconds between two looks: at SIM and network, and at an SMS store that is not ready yet."""
 BURST: Final = 0.3
 """Seconds in which unsolicited codes are taken for one change: +CREG and its kin come together."""
 SERVICES_EVERY: Final = 86400.0
 """Seconds between two looks at the firmware's own services (MOD-3: daily)."""
+AGAIN_MAX: Final = 3
+AGAIN_WITHIN: Final = 3600.0
+"""How often within so many seconds lost settings are put in place again: another tenant is not fought (MOD-3)."""
 SAID_MAX: Final = 8
 """Causes remembered as said while the module is away: a fault that swings between more is worth saying again."""
 
@@ -109,6 +122,7 @@ class Keeper:
         self._services_due = 0.0
         self._cause = self._climbed = ""
         self._said: deque[str] = deque(maxlen=SAID_MAX)
+        self._again: deque[float] = deque(maxlen=AGAIN_MAX)
         self._random = random.Random()  # noqa: S311 - spreads openings, guards nothing
         ladder.hear(self._power_told)
 
@@ -239,6 +253,8 @@ class Keeper:
                         event = self._judge(await look(turn))
                         if _STATE_OF[event] is not present:
                             return event
+                        if not await in_place(turn, first=self._first) and self._may_set_up_again():
+                            return Event.UNSET
                         if self._lacks_memory:
                             self._change(memory=await choose_memory(turn))
                         await self._see_to_services(turn)
@@ -246,6 +262,17 @@ class Keeper:
                     continue  # a port that stays stuck is said to be lost by its channel
                 except LinkLostError:
                     return Event.SILENT if channel.stuck else Event.LINK_LOST
+
+    def _may_set_up_again(self) -> bool:
+        """Whether settings that are gone are put in place again; said if somebody changes them again and again."""
+        now = asyncio.get_running_loop().time()
+        if len(self._again) == AGAIN_MAX and self._again[0] > now - AGAIN_WITHIN:
+            if self._new("settings"):
+                log.warning("somebody keeps changing the settings of the port; left as they are", port=self._path)
+            return False
+        self._again.append(now)
+        log.info("the port's settings were gone; set up again", port=self._path)
+        return True
 
     async def _see_to_services(self, turn: Turn) -> None:
         now = asyncio.get_running_loop().time()

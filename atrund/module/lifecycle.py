@@ -50,6 +50,7 @@ class Event(enum.Enum):
     NO_SIM = "no SIM"
     PIN_NEEDED = "SIM wants a PIN"
     NOT_REGISTERED = "no network"
+    UNSET = "its settings are gone"
     LINK_LOST = "port lost"
     REBOOT_SENT = "reboot commanded"
     POWER_OFF_SENT = "power-off commanded"
@@ -117,6 +118,10 @@ def _up(state: State) -> dict[Event, To]:
     }
 
 
+def _watched(state: State) -> dict[Event, To]:
+    return {**_up(state), Event.UNSET: To(state, (Effect.SET_UP,))}
+
+
 TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
     State.OFF: {Event.START: To(State.OPENING, (Effect.OPEN,))},
     State.ABSENT: {
@@ -139,10 +144,10 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
         **_POWER,
     },
     State.SETTING_UP: _up(State.SETTING_UP),
-    State.READY: {**_up(State.READY), **_LOCKED},
-    State.NO_SIM: {**_up(State.NO_SIM), **_LOCKED, **_RETURNED},
-    State.PIN_NEEDED: {**_up(State.PIN_NEEDED), **_RETURNED},
-    State.NOT_REGISTERED: {**_up(State.NOT_REGISTERED), **_LOCKED},
+    State.READY: {**_watched(State.READY), **_LOCKED},
+    State.NO_SIM: {**_watched(State.NO_SIM), **_LOCKED, **_RETURNED},
+    State.PIN_NEEDED: {**_watched(State.PIN_NEEDED), **_RETURNED},
+    State.NOT_REGISTERED: {**_watched(State.NOT_REGISTERED), **_LOCKED},
     State.STUCK: {
         Event.RUNG_DONE: To(State.STUCK, (Effect.PAUSE,)),
         Event.PAUSE_OVER: To(State.STUCK, (Effect.OPEN,)),

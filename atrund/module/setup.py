@@ -86,6 +86,13 @@ async def set_up(turn: Turn, *, first: bool) -> Identity:
     return Identity(_first_line(model.lines), _first_line(firmware.lines))
 
 
+async def in_place(turn: Turn, *, first: bool) -> bool:
+    """Whether what `set_up` put in place still is: a module that restarted behind its port has forgotten it."""
+    if (await turn.ask("AT+CMEE?")).value("+CMEE") not in {("1",), None}:
+        return False
+    return not first or (await turn.ask("AT+CNMI?")).value("+CNMI") in {("2", "1", "0", "0", "0"), None}
+
+
 async def switch_off_services(turn: Turn) -> None:
     """Switch the module's own AT RUN services off and read back; an error means that it has none."""
     for service in SERVICES:
