@@ -163,6 +163,8 @@ class Exchange:
         self._after_echo = False
         self._in_text = False
         self._held: list[Line] = []
+        self._owes_a_line = any(command.extended and command.op is Op.READ for command in commands)
+        self._doubted: Line | None = None
 
     @property
     def behind(self) -> tuple[Line, ...]:
@@ -184,12 +186,15 @@ class Exchange:
             self._after_echo = True
             return []
         if (final := self._final(line.text)) is not None:
+            if final.ok and self._owes_a_line and self._doubted is None:
+                self._doubted = line  # perhaps an earlier command's, come late: it counts if nothing follows
+                return []
             return self._step(Event.FINAL, Ended(final, line.lead))
         if self.state in _AT_DATA and line.text == _TEXT_PROMPT:
             return self._step(Event.REPEATED_PROMPT)
         if not self._answers(line.text):
             return [Unsolicited((line.text,))]
-        self._echo_due = False
+        self._echo_due = self._owes_a_line = False
         self._in_text = _begins_text(line.text)
         return self._step(Event.ANSWER, Answered(line))
 
@@ -234,8 +239,9 @@ class Exchange:
 
     def _end_text(self) -> list[Happening]:
         """Silence: what looked like a final result last was it."""
-        final = self._final(self._held[0].text) if self._held else None
-        return [] if final is None else self._step(Event.FINAL, Ended(final, self._held[0].lead))
+        last = self._held[0] if self._held else self._doubted
+        final = self._final(last.text) if last is not None else None
+        return [] if last is None or final is None else self._step(Event.FINAL, Ended(final, last.lead))
 
     def _final(self, text: str) -> FinalResult | None:
         final = classify(text)

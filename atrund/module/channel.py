@@ -28,7 +28,7 @@ from atrund.at.exchange import (
 )
 from atrund.at.reader import Line, PromptKind, Reader
 from atrund.at.results import Final as FinalResult
-from atrund.at.results import information
+from atrund.at.results import classify, information
 from atrund.at.syntax import Command, parse
 from atrund.module.port import Port
 from atrund.module.turns import DEPTH, MAX_WAIT, Turns
@@ -142,6 +142,9 @@ class Channel:
         self._free_at = 0.0
         self._heard_at = 0.0
         self._in_step = True
+        self._strayed = False
+        """A final result came while nothing ran: some answer was not its asker's, and the next may not be either."""
+        self._resynchronising = False
         self._coming_back: asyncio.Task[None] | None = None
 
     def attach(self, port: Port) -> None:
@@ -204,6 +207,8 @@ class Channel:
     async def converse(self, commands: tuple[Command, ...], timeout: float, say: Say, data: bytes | None) -> Ended:
         """Run one exchange; only the holder of the turn may call it."""
         await self._wait_for_gap()
+        if self._strayed and not self._resynchronising:
+            await self._resynchronise()
         if self._lost is not None:
             raise self._lost
         self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
@@ -245,7 +250,9 @@ class Channel:
                     pass
 
     def _sort(self, token: Line | object) -> None:
+        idle = self._sorter.running is None
         for happening in self._sorter.feed(token):  # type: ignore[arg-type]
+            self._strayed = self._strayed or (idle and _is_stray_final(happening))
             if isinstance(happening, Unsolicited):
                 self._unsolicited(happening.lines)
             else:
@@ -285,18 +292,25 @@ class Channel:
         """Leave the command that was given up, and come back in step (REQ-7); a port that stays stuck is lost."""
         try:
             await self._leave()
-            for number in range(RESYNC_ROUNDS):
-                if await self._in_step_again(("+CMEE", "+CMGF") if number % 2 == 0 else ("+CMGF", "+CMEE")):
-                    self._in_step = True
-                    log.info("the port is in step again", rounds=number + 1)
-                    break
-            else:
-                self._fail("the module does not answer any more")
+            await self._resynchronise()
         except LinkLostError:
             pass
         finally:
             self._coming_back = None
             self._turns.release()
+
+    async def _resynchronise(self) -> None:
+        self._resynchronising = True
+        try:
+            for number in range(RESYNC_ROUNDS):
+                names = ("+CMEE", "+CMGF") if number % 2 == 0 else ("+CMGF", "+CMEE")
+                if await self._in_step_again(names) and not self._strayed:
+                    self._in_step = True
+                    log.info("the port is in step again", rounds=number + 1)
+                    return
+        finally:
+            self._resynchronising = False
+        self._fail("the module does not answer any more")
 
     async def _leave(self) -> None:
         exchange = self._sorter.running
@@ -317,6 +331,7 @@ class Channel:
         await asyncio.sleep(self._gap)
         self._reader.reset()
         self._sorter.reset()
+        self._strayed = False  # what came so far: some modules answer ESC by OK where there was no prompt
         turn = Turn(self)
         try:
             await turn.ask("AT")
@@ -344,3 +359,11 @@ class Channel:
 
 _LEAST_WAIT: Final = 0.001
 """Seconds: less than that is rounding, and the loop would turn on the spot."""
+
+
+def _is_stray_final(happening: Happening) -> bool:
+    """Whether a line that came while nothing ran would have ended a command."""
+    if not isinstance(happening, Unsolicited):
+        return False
+    final = classify(happening.lines[0])
+    return final is not None and not final.kind.of_a_call

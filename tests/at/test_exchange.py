@@ -699,3 +699,22 @@ class Port(RuleBasedStateMachine):
 
 
 TestPort = Port.TestCase
+
+
+# Whose OK is it?
+
+
+def test_an_ok_before_the_line_that_a_read_owes_counts_only_if_nothing_follows() -> None:
+    late, line = Line("OK", lead=True), Line("+COPS: 0", lead=True)
+    alone = Exchange(parse("AT+COPS?"))
+    assert alone.feed(late) == []
+    assert alone.feed(Quiet()) == [Ended(OK, lead=True)]
+    followed = Exchange(parse("AT+COPS?"))
+    assert followed.feed(late) == []
+    assert followed.feed(line) == [Answered(line)]
+    assert followed.feed(late) == [Ended(OK, lead=True)]
+
+
+def test_an_error_ends_a_read_at_once() -> None:
+    exchange = Exchange(parse("AT+COPS?"))
+    assert [type(happening) for happening in exchange.feed(Line("ERROR", lead=True))] == [Ended]

@@ -620,3 +620,24 @@ async def test_turns_are_had_by_several_exchanges_in_a_row() -> None:
 
     await asyncio.gather(hold("tcp"), hold("sms"))
     assert bench.port.written == [b"AT+A?\r", b"AT+B?\r"] * 2
+
+
+async def test_a_final_while_nothing_runs_brings_the_port_in_step_before_the_next_command() -> None:
+    """Somebody's answer was not its own then, and the next one might get what is still to come."""
+    bench = Bench()
+    assert (await bench.ask("AT+CGATT=1")).final.ok
+    bench.port.say(b"\r\nOK\r\n")
+    assert await bench.in_step()
+    assert [written for written in bench.port.written if written.startswith(b"AT")] == [
+        b"AT+CGATT=1\r",
+        b"AT\r",
+        b"AT+CMEE?\r",
+        b"AT+CMGF?\r",
+        b"AT+PROBE?\r",
+    ]
+
+
+async def test_a_read_does_not_take_the_late_ok_of_the_command_before() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\nOK\r\n" + answers_all(data)
+    assert (await bench.ask("AT+COPS?")).lines == ("+COPS: 1",)
