@@ -2,10 +2,10 @@
 # Each target installs what it needs first (packaging/bootstrap); YES=1 answers its question.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test test-usb check bench soak clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 demo: ## a simulated module, a broker and the daemon, to try (ONCE=1 a tour; BROKER=host:port, DEVICE=/dev/…, SMS_TO=)
 	@packaging/bootstrap demo
@@ -14,6 +14,10 @@ demo: ## a simulated module, a broker and the daemon, to try (ONCE=1 a tour; BRO
 test: ## linters, types and all tests, on Python 3.11 and 3.13
 	@packaging/bootstrap test
 	@packaging/test
+
+test-usb: ## the daemon and a USB modem that is unplugged, in a virtual machine (a minute; the first time two)
+	@packaging/bootstrap usb
+	@packaging/test-usb
 
 check: ## linters and types only
 	@packaging/bootstrap test
