@@ -250,6 +250,7 @@ class Daemon:
             "state": module.state.value,
             "detail": module.detail,
             "port": self._config.module.port,
+            "path": self.keepers[0].path if self.keepers else "",
             "model": module.model,
             "firmware": module.firmware,
             "sim": module.sim,
@@ -317,6 +318,7 @@ class Daemon:
             timeout=given.timeout,
             delay=given.delay,
             sequence=given.sequence,
+            interfaces=() if given.insecure else given.trusted_interfaces,
         )
         return TcpDoor(rules, runner=self.runner, ledger=self._ledger, mirror=self._mirror)
 

@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 READ_SIZE: Final = 4096
 QUEUED_MAX: Final = 64
 """Lines kept while a command runs (#TCPATCMDSEQ=1). While so many wait nothing is read, so that the peer waits too."""
+BACKLOG: Final = 16
+"""Connections that the kernel keeps until they are looked at: there is one session, and refusing is quick."""
 UNSENT_MAX: Final = 262_144
 UNSENT_PATIENCE: Final = 30.0
 """Octets that a client may leave unread, and seconds until it is cut off then: never the port's time."""
@@ -38,7 +41,10 @@ UNSENT_PATIENCE: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TcpRules:
-    """What the door goes by; times in seconds. `users` are pairs of name and password."""
+    """What the door goes by; times in seconds. `users` are pairs of name and password.
+
+    `interfaces`: those that an address off loopback is served on, all of them if there are none (TCP-13).
+    """
 
     listen: tuple[str, ...]
     port: int
@@ -49,6 +55,7 @@ class TcpRules:
     timeout: float
     delay: float
     sequence: bool
+    interfaces: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"TcpRules(listen={self.listen}, port={self.port})"
@@ -72,9 +79,12 @@ class TcpDoor:
         """Open the door. Raises `OSError` for an address that can't be listened on."""
         port = self._rules.port
         for address in self._rules.listen:
-            server = await asyncio.start_server(self._come, address, port, limit=READ_SIZE, backlog=16)
-            self._servers.append(server)
-            port = port or server.sockets[0].getsockname()[1]
+            everywhere = ip_address(address).is_loopback or not self._rules.interfaces
+            for interface in ("",) if everywhere else self._rules.interfaces:
+                listener = _listener(address, port, interface)
+                server = await asyncio.start_server(self._come, sock=listener, limit=READ_SIZE, backlog=BACKLOG)
+                self._servers.append(server)
+                port = port or listener.getsockname()[1]
         self.ports = tuple(server.sockets[0].getsockname()[1] for server in self._servers)
 
     async def close(self) -> None:
@@ -318,6 +328,24 @@ class _Connection:
 
 _CLOSING: Final = 2.0
 """Seconds for the last answer to leave."""
+
+
+def _listener(address: str, port: int, interface: str) -> socket.socket:
+    """Make a listening socket; on one interface alone, that the kernel keeps to, where one is named."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if interface:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        where = f"{address} port {port}" + (f" on {interface}" if interface else "")
+        raise OSError(error.errno, f"tcp door: {where}: {error.strerror}") from error
+    return listener
 
 
 def _login_fits(users: Sequence[tuple[str, str]], name: str, password: str) -> bool:

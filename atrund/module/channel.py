@@ -211,6 +211,8 @@ class Channel:
             await self._resynchronise()
         if self._lost is not None:
             raise self._lost
+        for token in self._reader.quiet():  # a prompt that stands there is not this command's
+            self._sort(token)
         self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
         exchange = Exchange(commands, PromptKind.TEXT if data is not None else None)
         self._sorter.running = exchange

@@ -127,6 +127,11 @@ class Keeper:
         ladder.hear(self._power_told)
 
     @property
+    def path(self) -> str:
+        """The device that the port was last found at, or ""."""
+        return self._path
+
+    @property
     def channel(self) -> Channel | None:
         """The port for whoever has a command to run, or None."""
         return self._opened if self.module.state.usable else None

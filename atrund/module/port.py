@@ -113,9 +113,21 @@ class _SerialPort(asyncio.Protocol):
             receiver.lost(why)
 
 
+class _Line(serial.Serial):
+    """A port whose control lines may not be settable: a stalled USB request must not cost the port itself."""
+
+    def _update_dtr_state(self) -> None:
+        with contextlib.suppress(OSError):
+            super()._update_dtr_state()  # type: ignore[misc]  # the library's own hook, left out of its stubs
+
+    def _update_rts_state(self) -> None:
+        with contextlib.suppress(OSError):
+            super()._update_rts_state()  # type: ignore[misc]  # as above
+
+
 def _open(path: str, baudrate: int) -> serial.Serial:
     # Opened non-blocking and with a write time-out of 0, so that a full output queue gives a short write.
-    line = serial.Serial(path, baudrate, timeout=0, write_timeout=0, exclusive=True)
+    line = _Line(path, baudrate, timeout=0, write_timeout=0, exclusive=True)
     try:
         fcntl.ioctl(line.fileno(), termios.TIOCEXCL)
         _keep_dtr(line.fileno())
