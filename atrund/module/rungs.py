@@ -15,6 +15,8 @@ log = structlog.get_logger()
 
 REBOOT_LINGER: Final = 1.0
 """Seconds that the port stays open behind a blind AT#REBOOT, so that it leaves the UART."""
+KILL_WAIT: Final = 1.0
+"""Seconds for a killed command to be gone; only one that hangs in the kernel takes longer."""
 COMMAND_TIMEOUT: Final = 60.0
 """Seconds for the operator's command: a power switch takes a few."""
 
@@ -45,6 +47,9 @@ async def run_command(command: tuple[str, ...]) -> bool:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_WAIT):
+                    await process.wait()
     log.warning("recovery command ended", exit=code)
     return code == 0
 
