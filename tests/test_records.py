@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.records import LINES_MAX, Stamp, request_record, session_record, status_record, to_json
+from atrund.records import (
+    LINES_MAX,
+    Stamp,
+    info_record,
+    request_record,
+    session_record,
+    state_record,
+    status_record,
+    to_json,
+    urc_record,
+)
 
 STAMP = Stamp("3f1c", "2026-11-22T08:40:00.000Z", known=True)
 HEAD = {"v": 1, "session": "3f1c", "ts": "2026-11-22T08:40:00.000Z", "clock": "ok"}
@@ -155,3 +165,12 @@ def test_every_payload_is_json_in_utf8_on_one_line(
 
 def test_json_is_compact_and_keeps_letters() -> None:
     assert to_json({"a": [1, None], "b": "\u00fc"}) == '{"a":[1,null],"b":"\u00fc"}'
+
+
+def test_the_modules_state_and_the_daemons_own_facts_carry_the_stamp() -> None:
+    assert state_record(STAMP, {"state": "ready", "rssi_dbm": -85}) == HEAD | {"state": "ready", "rssi_dbm": -85}
+    assert info_record(STAMP, {"version": "1.0"}) == HEAD | {"version": "1.0"}
+
+
+def test_an_unsolicited_code_cannot_bring_control_characters() -> None:
+    assert urc_record(STAMP, ("+CMT: ,24", "07\x1b")) == HEAD | {"lines": ["+CMT: ,24", "07\\x1b"]}

@@ -116,10 +116,7 @@ def mask_line(text: str) -> str:
         commands = parse(stripped[len(head) :])
     except LineRefused:
         return _cut(text)
-    masked = tuple(map(_masked, commands))
-    if masked == commands and _end_of_secret_name(text) is None:
-        return text
-    return head + unparse(masked)
+    return head + unparse(map(_masked, commands))
 
 
 def mask_answer(names: Iterable[str], line: str) -> str:
