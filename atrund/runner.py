@@ -129,7 +129,6 @@ class Runner:
             run.give_up(Reason.SHUTDOWN)
         if self._runs:
             await asyncio.wait(self._runs, timeout=CLOSE_WAIT)
-        await asyncio.sleep(0)  # what is written behind the last answer is handed to the ledger by then
 
     def _launch(self, run: Run, event: Event | None) -> None:
         walk = _Walk(run, self._channel, self._ledger, self._mirror, closed=self._closed)
@@ -183,8 +182,7 @@ class _Walk:
             case Effect.RECORD:
                 return await self._record()
             case Effect.DELAY:
-                if self._request.delay:
-                    await asyncio.sleep(self._request.delay)
+                await asyncio.sleep(self._request.delay)
                 return Event.DELAY_OVER
             case Effect.ASK_TURN:
                 return await self._ask_turn()
@@ -224,9 +222,9 @@ class _Walk:
         return Event.REFUSED
 
     async def _record(self) -> Event:
+        rows = self._mirror.accepted(self._request)
         self._may_be_recorded = True
         if self._request.door.delivers_again:
-            rows = self._mirror.accepted(self._request)
             try:
                 (known, *_) = await self._ledger.durable(_record_with(self._request, self._ledger.run, rows))
             except StorageError as error:
@@ -235,8 +233,8 @@ class _Walk:
             if known is not None:
                 self._run.known = known
                 return Event.REPEATED
-        else:
-            self._behind(lambda: self._mirror.accepted(self._request))
+        elif rows:
+            self._ledger.behind(*rows)
         self._was_accepted = True
         if not self._run.accepted.done():
             self._run.accepted.set_result(True)
@@ -343,9 +341,12 @@ class _Walk:
             return
         if not request.door.delivers_again:
             self._tell()
-            self._behind(self._rows_of_the_end)
+        rows = list(self._mirror.ended(request, outcome, was_accepted=self._was_accepted))
+        if self._run.also is not None:
+            rows += self._run.also(request, outcome)
+        if not request.door.delivers_again:
+            self._ledger.behind(*rows)
             return
-        rows = self._rows_of_the_end()
         rows.append(tables.mark_ended(request.rid, outcome))
         if not request.reply:
             rows.append(tables.mark_answered(request.rid))
@@ -359,21 +360,6 @@ class _Walk:
         else:
             self._run.known = None if self._may_be_recorded else first
         self._tell()
-
-    def _rows_of_the_end(self) -> list[Write]:
-        rows = self._mirror.ended(self._request, self._outcome, was_accepted=self._was_accepted)
-        if self._run.also is not None:
-            rows += self._run.also(self._request, self._outcome)
-        return rows
-
-    def _behind(self, rows: Callable[[], list[Write]]) -> None:
-        """Write rows without a promise, once what is ready now has gone its way: the command, or its answer."""
-
-        def write() -> None:
-            if given := rows():
-                self._ledger.behind(*given)
-
-        asyncio.get_running_loop().call_soon(write)
 
     def _tell(self) -> None:
         if not self._run.outcome.done():

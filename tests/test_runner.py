@@ -102,11 +102,6 @@ async def bench(
     await asyncio.sleep(0)
 
 
-async def handed_over() -> None:
-    """What TCP and local requests leave behind is handed to the ledger once their answer is out."""
-    await asyncio.sleep(0)
-
-
 async def state_is(run: Run, state: str) -> None:
     await until(lambda: run.life.state.value == state, every=0.001)
 
@@ -121,7 +116,6 @@ async def test_a_command_is_run_and_its_answer_framed(door: Door) -> None:
         assert await run.accepted
         lines = [line.text async for line in run.lines()]
         outcome = await run.outcome
-        await handed_over()
         assert outcome is not None
         assert (outcome.end, outcome.reason, outcome.final) == (End.OK, None, "OK")
         assert list(outcome.lines) == lines == ["+CSQ: 14,99"]
@@ -278,7 +272,7 @@ async def test_recorded_before_accepted_and_sent_before_the_first_byte() -> None
         b.disk.after = look
         run = b.start("AT+CSQ", Door.SMS)
         await run.accepted
-        assert ("recorded", "quiet") in known
+        assert known[-1] == ("recorded", "quiet")
         await run.outcome
         assert ("sent", "quiet") in known
         assert known.index(("sent", "quiet")) > known.index(("recorded", "quiet"))
@@ -391,7 +385,6 @@ async def test_taken_back_at_any_state_it_ends_once_and_the_port_goes_on(door: D
         run.give_up(Reason.IDLE)
         run.give_up(Reason.IDLE)
         outcome = await run.outcome
-        await handed_over()
         assert outcome is not None
         assert (outcome.end, outcome.reason) == (End.CANCELLED, Reason.IDLE)
         assert b.audit()[-1] == ("cancelled", "idle")
