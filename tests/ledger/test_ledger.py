@@ -112,6 +112,7 @@ async def test_a_disk_that_cannot_even_be_read_at_the_start_is_said_and_no_end()
     assert ledger.failure == "disk I/O error"
     ledger.behind(tables.set_meta("x", 1.0))
     assert ledger.missed == 1
+    disk.close(0)
 
 
 PROGRAM = """
