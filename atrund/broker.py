@@ -206,7 +206,10 @@ class Broker:
                 if row.seq in self._aside:
                     continue
                 # Those that may have cost the last connection go alone, so that it shows which it was.
-                await connection.room(1 if row.seq <= max(self._suspects, default=0) else WINDOW)
+                doubtful = row.seq <= max(self._suspects, default=0) or not self._suspects.keys().isdisjoint(
+                    connection.in_flight
+                )
+                await connection.room(1 if doubtful else WINDOW)
                 text = to_json({"v": row.payload.get("v"), "seq": row.seq, **row.payload})
                 try:
                     connection.publish(row.topic, text, row.extra, retain=False, row=row.seq, then=self._acknowledged)
