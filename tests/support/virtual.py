@@ -6,6 +6,7 @@ To be used in tests marked `looptime`. Nothing here uses a thread, a socket or t
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,7 @@ class AtOnce:
 
     def __init__(self, path: Path = MEMORY) -> None:
         self.store = Store(open_file(path))
+        weakref.finalize(self, self.store.close)  # for a daemon that is killed, and closes nothing
         self.broken = ""
         self.hung = False
         self.refused = 0
