@@ -54,34 +54,24 @@ class Mirror:
         """Rows for an outcome; a refusal before acceptance is also the command's first and only mention."""
         topics = ["event/response"] if was_accepted else ["event/command", "event/response"]
         writes = [row for topic in topics for row in self._event(topic, request, outcome.end.value, outcome)]
-        line = mask_line(request.line)
-        reason = outcome.reason.value if outcome.reason else None
+        now = rfc3339(self._clock.now())
+        writes.append(_audit_of(request, outcome, now))
+        return writes
+
+    def log_end(self, request: Request, outcome: Outcome) -> None:
+        """Log how a request ended."""
         log.info(
             "command",
             id=request.rid,
             door=request.door.value,
             peer=request.peer,
-            command=line,
+            command=mask_line(request.line),
             state=outcome.end.value,
             final=outcome.final,
-            reason=reason,
+            reason=outcome.reason.value if outcome.reason else None,
             detail=outcome.detail or None,
             duration_ms=outcome.duration_ms,
         )
-        writes.append(
-            tables.audit(
-                ts=rfc3339(self._clock.now()),
-                rid=request.rid,
-                door=request.door.value,
-                peer=request.peer,
-                line=line,
-                event=outcome.end.value,
-                reason=reason,
-                rule=outcome.detail or None,
-                duration_ms=outcome.duration_ms,
-            )
-        )
-        return writes
 
     def session(self, door: Door, peer: str, what: str, reason: str | None = None, rid: str = "") -> list[Write]:
         """Rows for what is no request: somebody came, went, was let in or kept out; an SMS was accepted or not."""
@@ -100,7 +90,7 @@ class Mirror:
         self, request: Request, outcome: Outcome | None, *, state: str, correlation: str | None
     ) -> dict[str, Any]:
         """Return the payload of an answer over MQTT; what the asker is owed is not withheld from it (POL-3)."""
-        return self._record(request, state, outcome or Outcome(End.OK), correlation, owed=True)
+        return self._record(self.stamp(), request, state, outcome or Outcome(End.OK), correlation, owed=True)
 
     def post(
         self, topic: str, payload: Mapping[str, Any], *, response: bool = False, extra: Mapping[str, str] | None = None
@@ -125,14 +115,28 @@ class Mirror:
         )
 
     def _event(self, topic: str, request: Request, state: str, outcome: Outcome) -> list[Write]:
+        """The record is made where the row is written: parsing and masking a long answer is no work for the loop."""
         if not self.base:
             return []
+        stamp = self.stamp()
         given = request.context.get("id")
         correlation = None if given is None else str(given)
-        return self.post(topic, self._record(request, state, outcome, correlation, owed=False))
+
+        def write(db: Any) -> None:  # noqa: ANN401 - what a connection is, the ledger alone knows
+            payload = self._record(stamp, request, state, outcome, correlation, owed=False)
+            self._row(self.base + topic, payload, response=False, extra=None)(db)
+
+        return [write]
 
     def _record(
-        self, request: Request, state: str, outcome: Outcome, correlation: str | None, *, owed: bool
+        self,
+        stamp: records.Stamp,
+        request: Request,
+        state: str,
+        outcome: Outcome,
+        correlation: str | None,
+        *,
+        owed: bool,
     ) -> dict[str, Any]:
         names = _names(request.line) if outcome.lines else ()
         cmd, lines = mask_line(request.line), [mask_answer(names, line) for line in outcome.lines]
@@ -141,7 +145,7 @@ class Mirror:
         if not owed and not self._full_numbers:
             cmd, lines = _without_numbers(cmd), [_without_numbers(line) for line in lines]
         return records.request_record(
-            self.stamp(),
+            stamp,
             rid=request.rid,
             correlation=correlation,
             door=request.door.value,
@@ -170,3 +174,21 @@ def _without_numbers(text: str) -> str:
 def _names(line: str) -> tuple[str, ...]:
     """The commands whose answer it is: only a line that was parsed was ever run."""
     return tuple(command.name for command in parse(line))
+
+
+def _audit_of(request: Request, outcome: Outcome, now: str) -> Write:
+    def write(db: Any) -> None:  # noqa: ANN401 - what a connection is, the ledger alone knows
+        row = tables.audit(
+            ts=now,
+            rid=request.rid,
+            door=request.door.value,
+            peer=request.peer,
+            line=mask_line(request.line),
+            event=outcome.end.value,
+            reason=outcome.reason.value if outcome.reason else None,
+            rule=outcome.detail or None,
+            duration_ms=outcome.duration_ms,
+        )
+        row(db)
+
+    return write

@@ -69,6 +69,11 @@ class Run:
             self._backlog -= len(line.text)
             yield line
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the next line, or the end of them, is there already."""
+        return not self._stream.empty()
+
     def give_up(self, reason: Reason | None = None) -> None:
         """Take the request back: one that waits is not run, one that runs is left."""
         if self.life.state is State.ENDED:
@@ -182,7 +187,8 @@ class _Walk:
             case Effect.RECORD:
                 return await self._record()
             case Effect.DELAY:
-                await asyncio.sleep(self._request.delay)
+                if self._request.delay:
+                    await asyncio.sleep(self._request.delay)
                 return Event.DELAY_OVER
             case Effect.ASK_TURN:
                 return await self._ask_turn()
@@ -322,14 +328,14 @@ class _Walk:
     def _of_module(self, outcome: Outcome) -> Outcome:
         """Fill in what the module said and how long it took."""
         now = asyncio.get_running_loop().time()
-        filled = replace(
+        return replace(
             outcome,
             lines=tuple(line.text for line in self._lines),
+            framed=frame(self._lines, outcome),
             truncated=self._truncated or any(line.cut for line in self._lines),
             queued_ms=round((self._sent - self._received) * 1000),
             duration_ms=round((now - self._sent) * 1000),
         )
-        return replace(filled, framed=frame(self._lines, filled))
 
     async def _record_end(self) -> None:
         await self._holding.aclose()
@@ -341,7 +347,9 @@ class _Walk:
             return
         if not request.door.delivers_again:
             self._tell()
-        rows = list(self._mirror.ended(request, outcome, was_accepted=self._was_accepted))
+        # The log's line takes as long to make as all the rest of the way: what is ready now goes first.
+        asyncio.get_running_loop().call_soon(self._mirror.log_end, request, outcome)
+        rows = self._mirror.ended(request, outcome, was_accepted=self._was_accepted)
         if self._run.also is not None:
             rows += self._run.also(request, outcome)
         if not request.door.delivers_again:

@@ -126,7 +126,7 @@ def test_every_end_is_audited_in_its_own_word(db: sqlite3.Connection, end: End) 
 
 def test_the_journal_gets_its_fields() -> None:
     with capture_logs() as logs:
-        made().ended(ASKED, replace(DONE, reason=Reason.IDLE, detail="why"), was_accepted=True)
+        made().log_end(ASKED, replace(DONE, reason=Reason.IDLE, detail="why"))
     assert logs == [
         {
             "event": "command",

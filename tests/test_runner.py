@@ -272,7 +272,7 @@ async def test_recorded_before_accepted_and_sent_before_the_first_byte() -> None
         b.disk.after = look
         run = b.start("AT+CSQ", Door.SMS)
         await run.accepted
-        assert known[-1] == ("recorded", "quiet")
+        assert ("recorded", "quiet") in known
         await run.outcome
         assert ("sent", "quiet") in known
         assert known.index(("sent", "quiet")) > known.index(("recorded", "quiet"))

@@ -185,17 +185,15 @@ class _Connection:
         typed, answer = self._telnet.feed(data)
         if self._session.state in {State.COMMAND, State.RUNNING}:  # nothing is sent before the login (TCP-3)
             self._write(answer)
-        if self._session.state is State.COMMAND:
-            self._arm(self._rules.idle_timeout, Event.IDLE_TIMEOUT, Reason.IDLE)
-        if self._session.state is State.RUNNING and not self._rules.sequence:
-            return  # input while a command runs is ignored, and so not echoed either (TCP-5)
         # Line by line, for what a line does decides whether the next is echoed, queued or ignored.
         for piece in typed.splitlines(keepends=True):
             if self._session.state in {State.CLOSED, State.CHECKING}:
                 return
             if self._session.state is State.RUNNING and not self._rules.sequence:
-                return
+                return  # input while a command runs is ignored, and so not echoed either (TCP-5)
             self._type(piece)
+        if self._session.state is State.COMMAND:
+            self._arm(self._rules.idle_timeout, Event.IDLE_TIMEOUT, Reason.IDLE)
 
     def _type(self, piece: bytes) -> None:
         given = self._editor.feed(piece)
@@ -267,17 +265,25 @@ class _Connection:
 
     async def _answer(self, run: Run) -> None:
         """Pass the answer on as it comes; a client that reads too slowly stops its own run, never the port."""
+        text = ""
         async for line in run.lines():
-            self._write(frame_line(line).encode("latin-1"))
+            text += frame_line(line)
+            if run.has_more and len(text) < READ_SIZE:
+                continue  # what came together leaves together, the final result too: a packet costs more than a line
+            self._write(text.encode("latin-1"))
+            text = ""
             await self._not_too_much_unsent()
         outcome = await asyncio.shield(run.outcome)
         if outcome is not None:
-            self._write(frame_final(outcome).encode("latin-1", "replace"))
+            text += frame_final(outcome)
+        self._write(text.encode("latin-1", "replace"))
         self._run = None
         if self._session.state is State.RUNNING:
             self._step(Event.FINAL)
 
     async def _not_too_much_unsent(self) -> None:
+        if not self._writer.transport.get_write_buffer_size():
+            return
         try:
             async with asyncio.timeout(UNSENT_PATIENCE):
                 await self._writer.drain()
@@ -288,7 +294,7 @@ class _Connection:
             self._writer.transport.abort()
 
     def _write(self, data: bytes) -> None:
-        if not self._writer.transport.is_closing():
+        if data and not self._writer.transport.is_closing():
             self._writer.write(data)
 
     def _arm(self, seconds: float, event: Event, reason: Reason) -> None:
