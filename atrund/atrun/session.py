@@ -6,8 +6,9 @@ runs; every ending closes once.
 """
 
 import enum
-from dataclasses import dataclass
 from typing import Final
+
+from atrund.table import To, step
 
 
 class State(enum.Enum):
@@ -50,18 +51,10 @@ class Effect(enum.Enum):
     CLOSE = "close the connection"
 
 
-@dataclass(frozen=True, slots=True)
-class To:
-    """A row's right side."""
-
-    state: State
-    effects: tuple[Effect, ...] = ()
-
-
-_CLOSE = To(State.CLOSED, (Effect.STOP_TIMER, Effect.CLOSE))
+_CLOSE: Final = To(State.CLOSED, (Effect.STOP_TIMER, Effect.CLOSE))
 _ENDINGS: Final = {Event.PEER_CLOSED: _CLOSE, Event.STOPPED: _CLOSE}
 
-TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
+TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     State.NEW: {Event.CONNECTED: To(State.NAME, (Effect.ARM_LOGIN,)), **_ENDINGS},
     State.NAME: {
         Event.LINE: To(State.PASSWORD, (Effect.KEEP_NAME,)),
@@ -93,10 +86,6 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
 }
 
 
-class IllegalTransition(RuntimeError):
-    """An event that cannot happen in a state; nothing was changed."""
-
-
 class Session:
     """Where one session is; `step` moves it."""
 
@@ -105,8 +94,6 @@ class Session:
 
     def step(self, event: Event) -> tuple[Effect, ...]:
         """Move on and return the effects to carry out, in order. Raises `IllegalTransition`."""
-        to = TRANSITIONS[self.state].get(event)
-        if to is None:
-            raise IllegalTransition(f"{event.value} while {self.state.value}")
+        to = step(TRANSITIONS, self.state, event)
         self.state = to.state
         return to.effects

@@ -10,10 +10,11 @@ tried: it stays ABSENT or STUCK, and is told once, however often the port is ope
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from atrund import table
 from atrund.at.syntax import Command, Op, arguments, unquote
+from atrund.table import To
 
 
 class State(enum.Enum):
@@ -76,14 +77,6 @@ class Effect(enum.Enum):
     FORGET = "begin the ladder anew"
 
 
-@dataclass(frozen=True, slots=True)
-class To:
-    """A row's right side."""
-
-    state: State
-    effects: tuple[Effect, ...] = ()
-
-
 _CONDITIONS: Final = {
     Event.READY: To(State.READY, (Effect.FORGET, Effect.WATCH)),
     Event.NO_SIM: To(State.NO_SIM, (Effect.FORGET, Effect.WATCH)),
@@ -105,7 +98,7 @@ _POWER: Final = {
 }
 
 
-def _up(state: State) -> dict[Event, To]:
+def _up(state: State) -> dict[Event, To[State, Effect]]:
     """Return the rows of a port that answered; it may have done so before it went down as it was told to."""
     return {
         **_CONDITIONS,
@@ -118,11 +111,11 @@ def _up(state: State) -> dict[Event, To]:
     }
 
 
-def _watched(state: State) -> dict[Event, To]:
+def _watched(state: State) -> dict[Event, To[State, Effect]]:
     return {**_up(state), Event.UNSET: To(state, (Effect.SET_UP,))}
 
 
-TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
+TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     State.OFF: {Event.START: To(State.OPENING, (Effect.OPEN,))},
     State.ABSENT: {
         Event.PAUSE_OVER: To(State.ABSENT, (Effect.OPEN,)),
@@ -185,16 +178,9 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
 _USABLE: Final = frozenset({State.READY, State.NO_SIM, State.PIN_NEEDED, State.NOT_REGISTERED})
 
 
-class IllegalTransition(RuntimeError):
-    """An event that cannot happen in a state; nothing was changed."""
-
-
-def step(state: State, event: Event) -> To:
+def step(state: State, event: Event) -> To[State, Effect]:
     """Return where an event leads and what is to be done, in order. Raises `IllegalTransition`."""
-    to = TRANSITIONS[state].get(event)
-    if to is None:
-        raise IllegalTransition(f"{event.value} while {state.value}")
-    return to
+    return table.step(TRANSITIONS, state, event)
 
 
 def in_hold(state: State, event: Event, held: State) -> Event:

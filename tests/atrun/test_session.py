@@ -5,7 +5,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from atrund.atrun.session import TRANSITIONS, Effect, Event, IllegalTransition, Session, State
+from atrund.atrun.session import TRANSITIONS, Effect, Event, Session, State
+from atrund.table import IllegalTransition
 
 LOGIN = (Event.CONNECTED, Event.LINE, Event.LINE)
 

@@ -9,12 +9,12 @@ from atrund.module.lifecycle import (
     TRANSITIONS,
     Effect,
     Event,
-    IllegalTransition,
     State,
     in_hold,
     power_event,
     step,
 )
+from atrund.table import IllegalTransition
 
 USABLE = {State.READY, State.NO_SIM, State.PIN_NEEDED, State.NOT_REGISTERED}
 HELD = {State.REBOOTING, State.OFF_BY_COMMAND}
