@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One command line's life at the module, as a table; what of the module's output answers it and what is unsolicited.
 
-Rules of this file: everything that decides whom a line belongs to is here; it knows neither ports nor clocks. A step is
-`(state, event) -> (state, effects)`; a pair that is not in the table raises and changes nothing.
+Rules of this file: it knows neither ports nor clocks. A step is `(state, event) -> (state, effects)`; a pair that is
+not in the table raises and changes nothing. What a line can be is in `belonging`; whether it is believed, here.
 
 An answer may carry text that a stranger wrote: an SMS listed in text mode, data of a socket. Such a text can hold `OK`,
 a code with its PDU, a prompt. So from where it begins all lines are the answer's, and a final result is believed when
@@ -13,11 +13,14 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from atrund.at.belonging import TWO_LINE_CODES, Belonging, begins_text
+from atrund.at.prompts import count_of, is_counted
 from atrund.at.reader import Line, Prompt, PromptKind, Quiet, Token
-from atrund.at.results import ERROR, Information, classify, classify_numeric, information
+from atrund.at.results import ERROR, FinalKind, information
 from atrund.at.results import Final as FinalResult
 from atrund.at.syntax import Command, Op, unparse
-from atrund.at.times import is_abortable
+from atrund.at.times import USUAL, is_abortable, longest
+from atrund.table import To, step
 
 
 class State(enum.Enum):
@@ -38,6 +41,9 @@ class Event(enum.Enum):
     PROMPT = "prompt"
     REPEATED_PROMPT = "prompt for more of the same data"
     UNEXPECTED_PROMPT = "unexpected prompt"
+    SIZED_PROMPT = "unexpected prompt for so many bytes"
+    BOUNDLESS_PROMPT = "unexpected prompt for nobody knows how many"
+    CONNECTED = "data mode"
     DATA_ENDED = "data ended"
     GIVE_UP = "give up"
 
@@ -49,26 +55,30 @@ class Effect(enum.Enum):
     PASS_FINAL = "pass the final result on"
     ASK_FOR_DATA = "ask for the prompt's data"
     SEND_ESC = "send ESC"
+    FILL = "send zero bytes"
+    STAND = "wait what the module does"
     SEND_ABORT = "send the aborting character"
     DROP = "drop what came"
     PASS_REFUSAL = "answer with an error"
+    PASS_DATA_MODE = "answer with an error, and leave data mode"
 
 
-@dataclass(frozen=True, slots=True)
-class To:
-    """A row's right side."""
+# None of these is an answer, wherever the command is; the asker is told as soon as the port is free again.
+_UNEXPECTED: Final = {
+    Event.UNEXPECTED_PROMPT: To(State.LEAVING, (Effect.SEND_ESC,)),
+    Event.SIZED_PROMPT: To(State.LEAVING, (Effect.FILL,)),
+    Event.BOUNDLESS_PROMPT: To(State.LEAVING, (Effect.STAND,)),
+}
+_CONNECTED: Final = {Event.CONNECTED: To(State.ENDED, (Effect.PASS_DATA_MODE,))}
 
-    state: State
-    effects: tuple[Effect, ...] = ()
-
-
-TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
+TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     State.SENT: {
         Event.ANSWER: To(State.SENT, (Effect.PASS_LINE,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_FINAL,)),
         Event.PROMPT: To(State.PROMPTED, (Effect.ASK_FOR_DATA,)),
-        Event.UNEXPECTED_PROMPT: To(State.LEAVING, (Effect.SEND_ESC,)),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ABORT,)),
+        **_UNEXPECTED,
+        **_CONNECTED,
     },
     State.PROMPTED: {
         Event.ANSWER: To(State.PROMPTED, (Effect.PASS_LINE,)),
@@ -76,26 +86,26 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
         Event.REPEATED_PROMPT: To(State.PROMPTED, (Effect.DROP,)),
         Event.DATA_ENDED: To(State.FED),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ESC,)),
+        **_CONNECTED,
     },
     State.FED: {
         Event.ANSWER: To(State.FED, (Effect.PASS_LINE,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_FINAL,)),
         Event.REPEATED_PROMPT: To(State.FED, (Effect.DROP,)),
-        Event.UNEXPECTED_PROMPT: To(State.LEAVING, (Effect.SEND_ESC,)),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ABORT,)),
+        **_UNEXPECTED,
+        **_CONNECTED,
     },
     State.LEAVING: {
         Event.ANSWER: To(State.LEAVING, (Effect.DROP,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_REFUSAL,)),
-        Event.UNEXPECTED_PROMPT: To(State.LEAVING, (Effect.SEND_ESC,)),
+        Event.REPEATED_PROMPT: To(State.LEAVING, (Effect.DROP,)),
         Event.GIVE_UP: To(State.LEAVING),
+        **_UNEXPECTED,
+        **_CONNECTED,
     },
     State.ENDED: {},
 }
-
-
-class IllegalTransition(RuntimeError):
-    """An event that cannot happen in a state; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +129,28 @@ class Prompted:
     kind: PromptKind
 
 
+class Why(enum.Enum):
+    """What made us leave a command line."""
+
+    PROMPT = "it asked for a text"
+    COUNT = "it asked for bytes by their count"
+    DATA_MODE = "it turned the port into a data connection"
+    GIVEN_UP = "its time was over, or its asker gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The command line is over. `left`: a prompt or a deadline made us leave it, so `final` is not its result."""
+    """The command line is over. `why`: it was left, so `final` is not its result; `filled`: zero bytes that it got."""
 
     final: FinalResult
     lead: bool
-    left: bool = False
+    why: Why | None = None
+    filled: int = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether it was left."""
+        return self.why is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +160,19 @@ class Send:
     data: bytes
 
 
-Happening = Answered | Unsolicited | Prompted | Ended | Send
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """So many zero bytes are to go to the module, for it takes nothing else before it has them."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """The module waits for nobody knows how many bytes: whatever is sent is one of them, so nothing is."""
+
+
+Happening = Answered | Unsolicited | Prompted | Ended | Send | Fill | Stand
 
 CTRL_Z: Final = b"\x1a"
 ESC: Final = b"\x1b"
@@ -150,14 +187,14 @@ class Exchange:
         """`prompt`: the kind that the caller can answer, or None when any prompt is to be left."""
         self.state = State.SENT
         self.text = unparse(commands)
-        self._commands = commands
+        self.commands = commands
+        self.counted = False
+        """Whether the module may still wait for bytes by their count, of which ESC would be one."""
+        self._why: Why | None = None
+        self._filled = 0
+        self._fed = False
         self._prompt = prompt
-        self._names = [
-            (name, command) for command in commands for name in (command.name, _OTHER_NAMES.get(command.name))
-        ]
-        self._lists_all = any(command.name in _LISTINGS for command in commands)
-        self._calls = any(command.name in CALL_COMMANDS for command in commands)
-        self._bare = any(_says_bare_lines(command) for command in commands)
+        self._belonging = Belonging(commands)
         self._abortable = is_abortable(commands)
         self._echo_due = True
         self._after_echo = False
@@ -165,6 +202,11 @@ class Exchange:
         self._held: list[Line] = []
         self._owes_a_line = any(command.extended and command.op is Op.READ for command in commands)
         self._doubted: Line | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the module waits for nobody knows how many bytes."""
+        return self.counted and not self._filled and self.state is State.LEAVING
 
     @property
     def behind(self) -> tuple[Line, ...]:
@@ -185,45 +227,76 @@ class Exchange:
             self._echo_due = False
             self._after_echo = True
             return []
-        if (final := self._final(line.text)) is not None:
+        if (final := self._belonging.final(line.text)) is not None:
             if final.ok and self._owes_a_line and self._doubted is None:
                 self._doubted = line  # perhaps an earlier command's, come late: it counts if nothing follows
                 return []
-            return self._step(Event.FINAL, Ended(final, line.lead))
-        if self.state in _AT_DATA and line.text == _TEXT_PROMPT:
+            return self._end(final, line)
+        if self.state in _AT_DATA and line.text in _PROMPTS:
             return self._step(Event.REPEATED_PROMPT)
-        if not self._answers(line.text):
+        if not self._belonging.answers(line.text):
             return [Unsolicited((line.text,))]
         self._echo_due = self._owes_a_line = False
-        self._in_text = _begins_text(line.text)
+        self._in_text = begins_text(line.text)
         return self._step(Event.ANSWER, Answered(line))
+
+    @property
+    def longest(self) -> float:
+        """Seconds from its first byte that it may take. Before it has the data that it waits for, it does nothing."""
+        return USUAL if self._prompt is not None and not self._fed else longest(self.commands)
 
     def data_ended(self) -> None:
         """Say that the prompt's data went out whole."""
         self._step(Event.DATA_ENDED)
+        self._fed = True
 
     def give_up(self) -> list[Happening]:
         """Leave the command: its deadline passed or its asker went away. The port is then brought back in step."""
+        self._why = self._why or Why.GIVEN_UP
         said = self._step(Event.GIVE_UP)
         return said if self._abortable else [one for one in said if one != Send(ABORT)]
 
+    def connected(self) -> list[Happening]:
+        """Say that the port is in data mode."""
+        return self._step(Event.CONNECTED)
+
     def _step(self, event: Event, *passed: Happening) -> list[Happening]:
-        to = TRANSITIONS[self.state].get(event)
-        if to is None:
-            raise IllegalTransition(f"{event.value} while {self.state.value}")
+        to = step(TRANSITIONS, self.state, event)
         self.state = to.state
-        return [happening for effect in to.effects for happening in _SAID.get(effect, passed)]
+        return [happening for effect in to.effects for happening in self._said(effect, passed)]
+
+    def _said(self, effect: Effect, passed: tuple[Happening, ...]) -> tuple[Happening, ...]:
+        """What an effect says by itself; the others pass on what came."""
+        match effect:
+            case Effect.FILL:
+                return (Fill(self._filled),)
+            case Effect.PASS_REFUSAL:
+                return (Ended(ERROR, lead=True, why=self._why, filled=self._filled),)
+            case _:
+                return _SAID.get(effect, passed)
+
+    def _end(self, final: FinalResult, line: Line) -> list[Happening]:
+        """Nobody here can use a data connection, so CONNECT is none of a command's good ends (MOD-6)."""
+        if final.kind is FinalKind.CONNECT:
+            return self.connected()
+        return self._step(Event.FINAL, Ended(final, line.lead))
 
     def _prompt_event(self, kind: PromptKind) -> Event:
         """A module asks for each further line of a text anew (LE910Cx AT commands, +CMGS), late ones included."""
-        if self.state is State.PROMPTED or (self.state is State.FED and len(self._commands) == 1):
+        if self.state is State.PROMPTED or (self.state is State.FED and len(self.commands) == 1) or self.counted:
             return Event.REPEATED_PROMPT
-        believed = self.state is State.SENT and kind is self._prompt and not self._in_text
-        return Event.PROMPT if believed else Event.UNEXPECTED_PROMPT
+        if self.state is State.SENT and kind is self._prompt and not self._in_text:
+            return Event.PROMPT
+        self.counted = is_counted(self.commands, kind)
+        self._why = self._why or (Why.COUNT if self.counted else Why.PROMPT)
+        if not self.counted:
+            return Event.UNEXPECTED_PROMPT
+        self._filled = count_of(self.commands) or 0
+        return Event.SIZED_PROMPT if self._filled else Event.BOUNDLESS_PROMPT
 
     def _text_line(self, line: Line) -> list[Happening]:
         """A line while somebody's text may go on: from the last that looks like a final result on, they are held."""
-        if self._final(line.text) is not None:
+        if self._belonging.final(line.text) is not None:
             told = self._release()
             self._held = [line]
             return told
@@ -240,25 +313,8 @@ class Exchange:
     def _end_text(self) -> list[Happening]:
         """Silence: what looked like a final result last was it."""
         last = self._held[0] if self._held else self._doubted
-        final = self._final(last.text) if last is not None else None
-        return [] if last is None or final is None else self._step(Event.FINAL, Ended(final, last.lead))
-
-    def _final(self, text: str) -> FinalResult | None:
-        final = classify(text)
-        if final is None and not self._bare:  # a lone digit is a V0 result where no information text could be one
-            final = classify_numeric(text)
-        if final is None or (final.kind.of_a_call and not self._calls):
-            return None
-        return final
-
-    def _answers(self, text: str) -> bool:
-        """Whether a line that is no final belongs to the answer (REQ-5)."""
-        found = information(text)
-        if found is None:
-            return self._bare and not (text in _BARE_CODES or text.startswith(_BARE_PREFIXES) or classify(text))
-        if self._lists_all:
-            return found.name not in _NEVER_AN_ANSWER
-        return any(found.name == name and not _has_unsolicited_shape(found, command) for name, command in self._names)
+        final = self._belonging.final(last.text) if last is not None else None
+        return [] if last is None or final is None else self._end(final, last)
 
 
 class Sorter:
@@ -287,6 +343,12 @@ class Sorter:
             return self._hold_header(found[0])
         return found
 
+    def connected(self) -> list[Happening]:
+        """Say that the port is in data mode: what runs has ended, and what comes is no line of the module's."""
+        running = self.running
+        self.reset()
+        return [] if running is None else running.connected()
+
     def reset(self) -> None:
         """Forget a header whose second line never came, and whatever ran."""
         self.running = None
@@ -303,102 +365,12 @@ class Sorter:
 HELD_MAX: Final = 100
 """Lines held behind what may be a final result: more non-empty ones than the 160 characters of a message make."""
 
-TWO_LINE_CODES: Final = frozenset({"+CMT", "+CDS", "+CBM"})
-"""Unsolicited codes with a PDU or text line behind them (TS 27.005 3.4.1); in text mode too, where a text of several
-lines can pass for anything behind its first: only PDU mode makes these codes safe."""
-
-CALL_COMMANDS: Final = frozenset(
-    {"D", "A", "O", "+CGDATA", "#SD", "#SO", "#SL", "#SA", "#SSLD", "#SSLO", "#SKTD", "#SKTOP", "#SKTL", "#FTPPUT"}
-    | {"#FTPGET", "#FTPAPP", "#SGACT"}
-)
-"""Commands that may end with CONNECT, NO CARRIER, BUSY, NO ANSWER or NO DIALTONE."""
-
-
 _AT_DATA: Final = frozenset({State.PROMPTED, State.FED})
-_TEXT_PROMPT: Final = PromptKind.TEXT.value.decode("ascii")
-_LISTINGS: Final = frozenset({"&V", "\\S", "+CLAC"})
-_NEVER_AN_ANSWER: Final = TWO_LINE_CODES | {"+CMTI", "+CDSI", "+CBMI"}
-_TALKATIVE: Final = frozenset({"I", "&V", "\\S", "&P", "D", "A", "O"})
-_OTHER_NAMES: Final = {"#SGACT": "+IP", "#GPRS": "+IP", "+GSN": "+CGSN", "#TEMPMON": "#TEMPMEAS"}
-"""Commands that also answer under another name."""
-
-
-def _says_bare_lines(command: Command) -> bool:
-    """Whether lines without the command's name can be its answer, as `Telit` is that of +CGMI."""
-    return command.extended or command.name in _TALKATIVE or command.op is Op.READ
-
-
-def _begins_text(text: str) -> bool:
-    """Whether a line of an answer is the header of text from outside; a listing in PDU mode is not."""
-    found = information(text)
-    if found is None:
-        return text.startswith("<<<")  # #RSCRIPT, #M2MREAD, #HTTPRCV
-    status = _STATUS_PLACES.get(found.name)
-    if status is None:
-        return found.name in _WITH_DATA
-    return not "".join(found.parameters[status : status + 1]).isdecimal()
-
-
-_STATUS_PLACES: Final = {"+CMGL": 1, "+CMGR": 0}
-"""Where a listing has the message's status: a number in PDU mode, a word in quotes in text mode (TS 27.005 3.4, 4)."""
-_WITH_DATA: Final = frozenset({"#SRECV", "#SSLRECV", "#FTPRECV"})
-
-_BARE_CODES: Final = frozenset({"RING", "SWREADY", "+PBREADY", "RDY", "SRING", "OVER-VOLTAGE"})
-_BARE_PREFIXES: Final = ("NO CARRIER:", "SRING:", "SSLSRING:", "$GP", "$GN", "$GL")
-"""Codes without a command's name: the socket's, and a receiver's sentences under $GPSNMUN (NMEA 0183)."""
-
-
-def _has_unsolicited_shape(found: Information, command: Command) -> bool:
-    """Whether a line under the running command's own name is yet the unsolicited form (TS 27.007 7.2 and others)."""
-    shape = _SHAPES.get(found.name)
-    if shape is None:
-        return False
-    if command.op is Op.SET and command.name not in _ASKED_BY_SET:
-        return True
-    parameters = found.parameters or ("",)
-    if command.op is Op.TEST:
-        return not parameters[0].startswith("(")
-    return shape(parameters)
-
-
-def _no_state_second(parameters: tuple[str, ...]) -> bool:
-    """`+CREG: 1` and `+CREG: 1,"00DE",…` are codes; `+CREG: 2,1,…`, mode before state, answers the read form.
-
-    An area code without quotes is four digits long, a state at most two.
-    """
-    return len(parameters) == 1 or not (parameters[1].isdecimal() and len(parameters[1]) <= 2)
-
-
-def _no_number_first(parameters: tuple[str, ...]) -> bool:
-    return not parameters[0].isdecimal()
-
-
-def _more_than_one(parameters: tuple[str, ...]) -> bool:
-    return len(parameters) > 1
-
-
-_SHAPES: Final = {
-    "+CREG": _no_state_second,
-    "+CGREG": _no_state_second,
-    "+CEREG": _no_state_second,
-    "#QSS": _no_state_second,
-    "#PSNT": _no_state_second,
-    "+CLIP": _no_number_first,
-    "+COLP": _no_number_first,
-    "+CCWA": _no_number_first,
-    "#NITZ": _no_number_first,
-    "#JDR": _no_number_first,
-    "#SMOV": _no_number_first,
-    "+CUSD": _more_than_one,
-}
-"""Codes that are an answer and unsolicited under one name, and how the unsolicited form shows."""
-_ASKED_BY_SET: Final = frozenset({"+CCWA"})
-"""Of these, what a set form can ask (`+CCWA=,2`, TS 27.007 7.12); under any other their lines are unsolicited."""
-
+_PROMPTS: Final = frozenset(kind.value.decode("ascii") for kind in PromptKind)
 _SAID: Final[dict[Effect, tuple[Happening, ...]]] = {
     Effect.SEND_ESC: (Send(ESC),),
     Effect.SEND_ABORT: (Send(ABORT),),
-    Effect.PASS_REFUSAL: (Ended(ERROR, lead=True, left=True),),
+    Effect.STAND: (Stand(),),
+    Effect.PASS_DATA_MODE: (Ended(ERROR, lead=True, why=Why.DATA_MODE),),
     Effect.DROP: (),
 }
-"""What the effects say by themselves; the others pass on what came."""

@@ -2,12 +2,14 @@
 """Turns on one opening of the port: a holder has it for one or more exchanges; then whoever is next.
 
 Rules of this file: a channel lives as long as its port; afterwards every turn ends `LinkLostError`. Whoever leaves a
-command behind (deadline, cancellation) does not wait for the port to come back in step, but the next holder does.
+command behind (deadline, cancellation, data mode) does not wait for the port to come back in step, but the next holder
+does.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,26 +21,38 @@ from atrund.at.exchange import (
     Answered,
     Ended,
     Exchange,
+    Fill,
     Happening,
     Prompted,
     Send,
     Sorter,
+    Stand,
     State,
     Unsolicited,
+    Why,
 )
-from atrund.at.reader import Line, PromptKind, Reader
+from atrund.at.prompts import asks
+from atrund.at.reader import Line, Prompt, PromptKind, Reader, Token
+from atrund.at.results import ERROR, FinalKind, classify, information
 from atrund.at.results import Final as FinalResult
-from atrund.at.results import classify, information
 from atrund.at.syntax import Command, parse
+from atrund.atrun.interface import is_remembered
+from atrund.module.datamode import DataMode
+from atrund.module.latecomers import Late, LateLines
 from atrund.module.port import Port
-from atrund.module.turns import DEPTH, MAX_WAIT, Turns
+from atrund.module.turns import DEPTH, MAX_WAIT, Place, Turns
 
 log = structlog.get_logger()
 
 QUIET: Final = 0.3
 """Seconds of silence after which a lone `> ` is a prompt, and the line counts as silent (REQ-7)."""
 LEAVE: Final = 5.0
-"""Seconds that a command may take to end after it was told to."""
+"""Seconds that a command may take to end after it was told to, by ESC or the character that aborts it."""
+LEAVE_MAX: Final = 180.0
+"""Seconds that a command which can't be told is waited for at most: the longest that any takes. With the 300 s that a
+request has by default and the way back in step it is less than others wait for their turn (`queue.max_wait`)."""
+STANDING: Final = 20.0
+"""Seconds of waiting at a prompt for nobody knows how many bytes: a module that gives such a one up does so sooner."""
 STEP: Final = 5.0
 """Seconds for a command that asks nothing of the network (commands.md 7: +CMGR, +CPIN and their like)."""
 RESYNC_ROUNDS: Final = 5
@@ -80,6 +94,7 @@ class Turn:
 
     def __init__(self, channel: "Channel") -> None:
         self._channel = channel
+        self._late: Late | None = None
 
     async def run(
         self,
@@ -93,10 +108,28 @@ class Turn:
 
         Raises `TimedOutError` after `timeout` seconds from the first byte, and `LinkLostError`.
         """
-        return await self._channel.converse(commands, timeout, say, data)
+        ended = await self._channel.converse(commands, timeout, say, data)
+        if ended.final.ok:
+            self._late = self._channel.late.promised(commands, say) or self._late
+        return ended
+
+    async def late(self, timeout: float) -> None:
+        """Wait for the line that a command of this turn has still to say (`at/late.py`), if one has; `say` gets it.
+
+        The turn may have been given back. Returns once the line is there, its window or `timeout` over, the port lost,
+        or the same asked anew.
+        """
+        late, self._late = self._late, None
+        if late is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await late.came
 
     async def ask(self, line: str, timeout: float = STEP, data: bytes | None = None) -> Answer:
-        """Run a command line of the daemon's own and return its whole answer. Raises as `run` does."""
+        """Run a command line of the daemon's own and return its whole answer. Raises as `run` does.
+
+        One that was left for what the module made of it did not do its work either, and ends as one without a result.
+        """
         lines: list[str] = []
         room = ANSWER_MAX
 
@@ -107,6 +140,9 @@ class Turn:
                 lines.append(one.text)
 
         ended = await self.run(parse(line), timeout=timeout, say=gather, data=data)
+        if ended.why in {Why.COUNT, Why.DATA_MODE}:
+            await self._channel.recover()
+            raise TimedOutError(f"no result: {ended.why.value}")
         log.debug("own command", command=line, final=ended.final.text)
         return Answer(ended.final, tuple(lines), ended.lead)
 
@@ -120,19 +156,25 @@ class Channel:
         unsolicited: Callable[[tuple[str, ...]], None],
         on_lost: Callable[[str], None],
         on_sent: Callable[[tuple[Command, ...]], None] = lambda _: None,
+        on_in_step: Callable[[], None] = lambda: None,
         gap: float = 0.020,
         prompt_gap: float = 0.050,
         depth: int = DEPTH,
         max_wait: float = MAX_WAIT,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
+        """`on_in_step` is told when the port came back in step: whatever put it out may have changed its settings."""
         self._unsolicited = unsolicited
         self._on_lost = on_lost
         self._on_sent = on_sent
+        self._on_in_step = on_in_step
         self.stuck = False
         """Whether the port was lost because the module behind it does not answer any more."""
+        self.present: dict[str, str] = {}
+        """What the port was last given of the settings that the module keeps per port, by command; "": not known."""
         self._gap = gap
         self._prompt_gap = prompt_gap
-        self._turns = Turns(depth=depth, max_wait=max_wait)
+        self._turns = Turns(depth=depth, max_wait=max_wait, weights=weights)
         self._reader = Reader()
         self._sorter = Sorter()
         self._port: Port | None = None
@@ -141,9 +183,16 @@ class Channel:
         self._quiet: asyncio.TimerHandle | None = None
         self._free_at = 0.0
         self._heard_at = 0.0
+        self._sent_at = 0.0
+        self._written_at = 0.0
         self._in_step = True
         self._strayed = False
         """A final result came while nothing ran: some answer was not its asker's, and the next may not be either."""
+        self._data_mode = DataMode(self._believe_connect)
+        self._settings_kept = True
+        self._counted = False
+        """A prompt stands there, or may do so, that takes ESC for data."""
+        self.late = LateLines()
         self._resynchronising = False
         self._coming_back: asyncio.Task[None] | None = None
 
@@ -161,10 +210,23 @@ class Channel:
         """How many requests wait for a turn, by asker."""
         return self._turns.depths
 
+    @property
+    def line_up(self) -> tuple[Place | None, tuple[Place, ...]]:
+        """Who has the port, and who waits, in the order of their turns."""
+        return self._turns.holder, tuple(self._turns.queue())
+
+    def keep_for(self, asker: str, why: str) -> None:
+        """Keep the port for one asker: everybody else who waits or comes is told `LinkLostError`."""
+        self._turns.keep_for(asker, LinkLostError(why))
+
+    def open_to_all(self) -> None:
+        """End what `keep_for` began."""
+        self._turns.open_to_all()
+
     @contextlib.asynccontextmanager
-    async def turn(self, asker: str) -> AsyncIterator[Turn]:
+    async def turn(self, asker: str, *, what: str = "", rid: str = "") -> AsyncIterator[Turn]:
         """Wait for the port and have it. Raises `QueueFullError`, `WaitedTooLongError`, `LinkLostError`."""
-        await self._turns.take(asker)
+        await self._turns.take(asker, what=what, rid=rid)
         try:
             if self._lost is not None:
                 raise self._lost
@@ -191,6 +253,8 @@ class Channel:
         self._lost = LinkLostError(why)
         self._port = None
         self._hush()
+        self._data_mode.hear_answer()
+        self.late.close()
         self._happenings.put_nowait(self._lost)
         self._turns.close(self._lost)
         self._on_lost(why)
@@ -207,31 +271,48 @@ class Channel:
     async def converse(self, commands: tuple[Command, ...], timeout: float, say: Say, data: bytes | None) -> Ended:
         """Run one exchange; only the holder of the turn may call it."""
         await self._wait_for_gap()
-        if self._strayed and not self._resynchronising:
+        prompt_stands = self._prompt_stands()
+        if not self._resynchronising and (prompt_stands or self._strayed or self._data_mode.suspected):
+            self._in_step = False  # whoever is cancelled meanwhile leaves the rest of the way to the next
             await self._resynchronise()
+        elif prompt_stands:
+            raise TimedOutError("a prompt stands there, which would take the command for data")
         if self._lost is not None:
             raise self._lost
-        for token in self._reader.quiet():  # a prompt that stands there is not this command's
-            self._sort(token)
         self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
         exchange = Exchange(commands, PromptKind.TEXT if data is not None else None)
         self._sorter.running = exchange
-        self._reader.prompting = data is not None
+        self._reader.prompting = data is not None or asks(commands)
         self._in_step = False
         try:
+            self.present |= {command.name: "" for command in commands if is_remembered(command)}
             self._write(exchange.text.encode("ascii") + b"\r")
+            self._sent_at = self._written_at
             self._on_sent(commands)
-            async with asyncio.timeout(timeout):
-                ended = await self._listen(exchange, say, data)
+            async with asyncio.timeout(timeout) as limit:
+                ended = await self._listen(exchange, say, data, limit)
         except TimeoutError as error:
+            if exchange.stands:  # whatever came first, it was left for its prompt
+                return Ended(ERROR, lead=True, why=Why.COUNT)
+            if self._data_mode.suspected:
+                return Ended(ERROR, lead=True, why=Why.DATA_MODE)
             raise TimedOutError(f"no final result within {timeout:g} s") from error
         finally:
             self._reader.prompting = False
             self._free_at = asyncio.get_running_loop().time() + self._gap
-        self._in_step = True
+        self._in_step = ended.why is not Why.DATA_MODE
+        if ended.final.ok and ended.why is None:
+            self.present |= {command.name: command.args for command in commands if is_remembered(command)}
         return ended
 
-    async def _listen(self, exchange: Exchange, say: Say, data: bytes | None) -> Ended:
+    async def recover(self) -> None:
+        """Come back in step within a turn, for one that has more to do in it."""
+        if not self._resynchronising:
+            await self._leave()
+            await self._resynchronise()
+
+    async def _listen(self, exchange: Exchange, say: Say, data: bytes | None, limit: asyncio.Timeout) -> Ended:
+        loop = asyncio.get_running_loop()
         while True:
             happening = await self._happenings.get()
             match happening:
@@ -241,6 +322,14 @@ class Channel:
                     return happening
                 case Send(octets):
                     self._write(octets)
+                case Fill(count):
+                    await asyncio.sleep(self._prompt_gap)
+                    if exchange.state is not State.ENDED:
+                        log.warning("a prompt that nobody can answer was filled with zero bytes", count=count)
+                        self._write(bytes(count))
+                case Stand():
+                    log.warning("a prompt that nobody can answer, for nobody knows how many bytes")
+                    limit.reschedule(min(limit.when() or math.inf, loop.time() + STANDING))
                 case Prompted() if data is not None:
                     await asyncio.sleep(self._prompt_gap)
                     if exchange.state is State.PROMPTED:  # else it ended meanwhile, and the data would be a command
@@ -251,16 +340,43 @@ class Channel:
                 case _:
                     pass
 
-    def _sort(self, token: Line | object) -> None:
+    def _sort(self, token: Token) -> None:
+        if self._data_mode.takes(token):
+            return
         idle = self._sorter.running is None
-        for happening in self._sorter.feed(token):  # type: ignore[arg-type]
-            self._strayed = self._strayed or (idle and _is_stray_final(happening))
+        for happening in self._sorter.feed(token):
             if isinstance(happening, Unsolicited):
-                self._unsolicited(happening.lines)
-            else:
-                self._happenings.put_nowait(happening)
+                self._take_unsolicited(happening, idle=idle)
+                continue
+            if isinstance(happening, Answered | Ended):
+                self._data_mode.hear_answer()
+            if isinstance(happening, Ended) and happening.why is Why.DATA_MODE:
+                self._data_mode.enter()
+            self._happenings.put_nowait(happening)
+
+    def _take_unsolicited(self, code: Unsolicited, *, idle: bool) -> None:
+        line = code.lines[0]
+        final = classify(line)
+        self._strayed = self._strayed or (idle and (_is_stray(final) or line.startswith(_PROMPTS)))
+        if final is not None and final.kind is FinalKind.CONNECT:
+            running = self._sorter.running
+            self._data_mode.hear_connect(None if running is None else running.longest)
+        if not self.late.take(line):
+            self._unsolicited(code.lines)
+
+    def _believe_connect(self) -> None:
+        for happening in self._sorter.connected():
+            self._happenings.put_nowait(happening)
+        self._data_mode.enter()
+
+    def _prompt_stands(self) -> bool:
+        """Whether a prompt that is nobody's stands there; the next command would be taken for its data."""
+        standing = [token for token in self._reader.quiet() if isinstance(token, Prompt)]
+        self._counted = self._counted or any(prompt.kind is PromptKind.COUNTED for prompt in standing)
+        return bool(standing)
 
     def _write(self, data: bytes) -> None:
+        self._written_at = asyncio.get_running_loop().time()
         if self._port is not None:
             self._port.write(data)
 
@@ -308,29 +424,41 @@ class Channel:
                 names = ("+CMEE", "+CMGF") if number % 2 == 0 else ("+CMGF", "+CMEE")
                 if await self._in_step_again(names) and not self._strayed:
                     self._in_step = True
-                    log.info("the port is in step again", rounds=number + 1)
-                    return
+                    self._counted = False
+                    log.info("the port is in step again", rounds=number + 1, settings_kept=self._settings_kept)
+                    break
+            else:
+                self._fail("the module does not answer any more")
+                return
         finally:
             self._resynchronising = False
-        self._fail("the module does not answer any more")
+        self._on_in_step()
 
     async def _leave(self) -> None:
         exchange = self._sorter.running
         if exchange is None:
             return
-        for happening in exchange.give_up():
-            if isinstance(happening, Send):
-                self._write(happening.data)
+        told = [happening.data for happening in exchange.give_up() if isinstance(happening, Send)]
+        for octets in told:
+            self._write(octets)
+        patience = LEAVE
+        if not told and not self._data_mode.suspected:  # it can only be waited for (REQ-7)
+            due = self._sent_at + exchange.longest - asyncio.get_running_loop().time()
+            patience = min(max(LEAVE, due), LEAVE_MAX)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE):
-                await self._listen(exchange, lambda _: None, None)
+            async with asyncio.timeout(patience) as limit:
+                await self._listen(exchange, lambda _: None, None, limit)
+        self._counted = self._counted or (exchange.counted and exchange.state is not State.ENDED)
         self._sorter.reset()
 
     async def _in_step_again(self, names: tuple[str, str]) -> bool:
         """Whether, after a silence, AT and two different reads are each answered with their own (REQ-7)."""
+        if self._data_mode.suspected and self._port is not None:
+            await self._data_mode.leave(self._port, self._written_at)
         await self._wait_for_silence()
-        self._write(ESC)
-        await asyncio.sleep(self._gap)
+        if not self._counted:
+            self._write(ESC)
+            await asyncio.sleep(self._gap)
         self._reader.reset()
         self._sorter.reset()
         self._strayed = False  # what came so far: some modules answer ESC by OK where there was no prompt
@@ -339,8 +467,10 @@ class Channel:
             await turn.ask("AT")
             for name in names:
                 answer = await turn.ask(f"AT{name}?")
-                if answer.value(name) is None:
+                if (value := answer.value(name)) is None:
                     return False
+                if name == "+CMEE":
+                    self._settings_kept = value == ("1",)
         except TimedOutError:
             return False
         return True
@@ -363,9 +493,10 @@ _LEAST_WAIT: Final = 0.001
 """Seconds: less than that is rounding, and the loop would turn on the spot."""
 
 
-def _is_stray_final(happening: Happening) -> bool:
+_PROMPTS: Final = tuple(kind.value.decode("ascii") for kind in PromptKind)
+"""A prompt with something behind it, while nothing runs, still is one."""
+
+
+def _is_stray(final: FinalResult | None) -> bool:
     """Whether a line that came while nothing ran would have ended a command."""
-    if not isinstance(happening, Unsolicited):
-        return False
-    final = classify(happening.lines[0])
     return final is not None and not final.kind.of_a_call

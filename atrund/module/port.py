@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import struct
 import termios
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -16,6 +17,8 @@ from typing import Final, Protocol
 import serial
 import serial_asyncio
 
+DTR_LOW: Final = 0.5
+"""Seconds that DTR is let fall for: ten times what a module needs to see it (S25 is 50 ms)."""
 WRITE_MAX: Final = 65536
 """Bytes that may wait to be written: a module that takes none for this long has hung."""
 
@@ -35,6 +38,9 @@ class Port(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes; never blocks and never raises. A port that takes nothing is lost."""
+
+    async def drop_dtr(self) -> None:
+        """Let DTR fall for a moment, which ends data mode (V.250 6.2.9). Never raises; not every port has one."""
 
     def close(self) -> None:
         """Give the port back at once; what was not sent is dropped."""
@@ -91,6 +97,16 @@ class _SerialPort(asyncio.Protocol):
         if data:
             self._transport.write(data)
 
+    async def drop_dtr(self) -> None:
+        for up in (False, True):
+            if self._transport is None:
+                return
+            # A stalled USB device answers such a request late; and the port may be closed meanwhile.
+            line = os.dup(self._transport.serial.fileno())
+            await asyncio.get_running_loop().run_in_executor(None, _set_dtr, line, up)
+            if not up:
+                await asyncio.sleep(DTR_LOW)
+
     def close(self) -> None:
         self._receiver = None
         transport, self._transport = self._transport, None
@@ -143,6 +159,16 @@ def _keep_dtr(descriptor: int) -> None:
     attributes = termios.tcgetattr(descriptor)
     attributes[2] &= ~termios.HUPCL
     termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+
+
+def _set_dtr(descriptor: int, up: bool) -> None:  # noqa: FBT001 - a line is up or down
+    """Set DTR, where there is one, and close the descriptor."""
+    try:
+        with contextlib.suppress(OSError):
+            request = termios.TIOCMBIS if up else termios.TIOCMBIC
+            fcntl.ioctl(descriptor, request, struct.pack("I", termios.TIOCM_DTR))
+    finally:
+        os.close(descriptor)
 
 
 def _explain(path: str, error: Exception) -> str:

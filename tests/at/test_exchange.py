@@ -18,17 +18,21 @@ from atrund.at.exchange import (
     Ended,
     Event,
     Exchange,
+    Fill,
     Happening,
-    IllegalTransition,
     Prompted,
     Send,
     Sorter,
+    Stand,
     State,
     Unsolicited,
+    Why,
 )
 from atrund.at.reader import Line, Prompt, PromptKind, Quiet, Reader, Token
 from atrund.at.results import OK, FinalKind
 from atrund.at.syntax import parse
+from atrund.at.times import LONGEST, USUAL
+from atrund.table import IllegalTransition
 
 TEXT = Prompt(PromptKind.TEXT)
 COUNTED = Prompt(PromptKind.COUNTED)
@@ -294,6 +298,8 @@ def test_a_line_of_the_answer(command: str, line: str) -> None:
         ("AT+CGMI", "RING"),
         ("AT+CSQ", "SRING: 6,69"),
         ("AT+CGMI", "SWREADY"),
+        ("AT+CGMI", "> "),
+        ("AT+CGMI", ">>>"),
         ("AT+CGMI", "$GPGGA,095704.000,4542.8,N,01344.2,E,1,8,1.0,70.1,M,,,,0000*56"),
         ("AT", "Telit"),
         ("AT+CSQ", "+COPS: 0"),
@@ -520,6 +526,93 @@ def test_an_error_at_the_prompt() -> None:
     (ended,) = exchange.feed(Line("+CMS ERROR: 304"))
     assert isinstance(ended, Ended)
     assert (ended.final.code, ended.left) == (304, False)
+
+
+@pytest.mark.parametrize("prompt", [TEXT, COUNTED])
+@pytest.mark.parametrize("fed", [False, True])
+def test_a_counted_prompt_is_filled_for_esc_is_data_there(prompt: Prompt, fed: bool) -> None:  # noqa: FBT001 - a parameter
+    exchange = Exchange(parse("AT+CSQ;#SSENDEXT=1,5"), PromptKind.TEXT if fed else None)
+    if fed:
+        exchange.state = State.FED
+    assert exchange.feed(prompt) == [Fill(5)]
+    assert exchange.counted
+    assert not exchange.stands
+    assert exchange.feed(prompt) == []
+    assert exchange.feed(TEXT) == []
+    (ended,) = exchange.feed(Line("OK"))
+    assert isinstance(ended, Ended)
+    assert (ended.left, ended.why, ended.filled, ended.final.ok) == (True, Why.COUNT, 5, False)
+
+
+@pytest.mark.parametrize("line", ["AT#UNKNOWN=1", "AT#SSENDEXT=1,x", "AT#SSENDEXT=1,5;#SSENDEXT=1,6"])
+def test_a_prompt_for_nobody_knows_how_many_bytes_is_sent_nothing(line: str) -> None:
+    exchange = Exchange(parse(line))
+    assert exchange.feed(COUNTED) == [Stand()]
+    assert exchange.stands
+    assert exchange.feed(COUNTED) == []
+    assert exchange.give_up() == []
+    assert exchange.feed(TEXT) == []
+    (ended,) = exchange.feed(Line("ERROR"))
+    assert isinstance(ended, Ended)
+    assert (ended.why, ended.filled) == (Why.COUNT, 0)
+    assert not exchange.stands
+
+
+def test_a_counted_prompt_behind_the_deadline_is_filled_too() -> None:
+    exchange = Exchange(parse("AT#SSENDEXT=1,5"))
+    exchange.give_up()
+    assert exchange.feed(TEXT) == [Fill(5)]
+    (ended,) = exchange.feed(Line("OK"))
+    assert isinstance(ended, Ended)
+    assert ended.why is Why.GIVEN_UP
+
+
+def test_a_command_takes_long_only_once_it_has_its_data() -> None:
+    exchange = Exchange(parse("AT+CMGS=28"), PromptKind.TEXT)
+    assert exchange.longest == USUAL
+    exchange.feed(TEXT)
+    assert exchange.longest == USUAL
+    exchange.data_ended()
+    assert exchange.longest == LONGEST["+CMGS"]
+    assert Exchange(parse("AT+CMGS=28")).longest == LONGEST["+CMGS"]
+
+
+# Data mode.
+
+
+@pytest.mark.parametrize("words", ["CONNECT", "CONNECT 9600"])
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_connect_ends_a_call_with_an_error(words: str, given_up: bool) -> None:  # noqa: FBT001 - a parameter
+    exchange = Exchange(parse("ATD123"))
+    if given_up:
+        exchange.give_up()
+    (ended,) = exchange.feed(Line(words))
+    assert isinstance(ended, Ended)
+    assert (ended.left, ended.why, ended.final.kind) == (True, Why.DATA_MODE, FinalKind.ERROR)
+
+
+def test_a_connect_behind_a_text_is_believed_when_silence_follows() -> None:
+    exchange = Exchange(parse("AT+CMGR=1;D123"))
+    exchange.feed(Line(HEADERS[1][1]))
+    assert exchange.feed(Line("CONNECT")) == []
+    (ended,) = exchange.feed(Quiet())
+    assert isinstance(ended, Ended)
+    assert ended.why is Why.DATA_MODE
+
+
+@pytest.mark.parametrize("state", [State.SENT, State.PROMPTED, State.FED, State.LEAVING])
+def test_data_mode_can_come_over_any_command(state: State) -> None:
+    sorter = sorter_of("AT+CSQ")
+    exchange = sorter.running
+    assert exchange is not None
+    exchange.state = state
+    sorter.feed(Line("+CMT: ,28"))
+    (ended,) = sorter.connected()
+    assert isinstance(ended, Ended)
+    assert ended.why is Why.DATA_MODE
+    assert sorter.running is None
+    assert sorter.connected() == []
+    assert sorter.feed(Line("RING")) == [Unsolicited(("RING",))]
 
 
 # Giving up.

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.at.exchange import Ended
+from atrund.at.exchange import Ended, Why
 from atrund.at.syntax import parse
-from atrund.module.channel import ANSWER_MAX, Answer, Channel, LinkLostError, TimedOutError, Turn
+from atrund.at.times import USUAL
+from atrund.module.channel import ANSWER_MAX, QUIET, STANDING, Answer, Channel, LinkLostError, TimedOutError, Turn
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 pytestmark = pytest.mark.looptime
@@ -39,6 +40,11 @@ class BarePort:
         if not self.closed and self.receiver is not None:
             self.receiver.received(data)
 
+    async def drop_dtr(self) -> None:
+        self.written.append(b"<DTR>")
+        if back := self.answer(b"<DTR>"):
+            self.say(back)
+
     def close(self) -> None:
         self.closed = True
 
@@ -55,13 +61,25 @@ class Bench:
     def __init__(self, *, max_wait: float = 600.0, depth: int = 32) -> None:
         self.codes: list[tuple[str, ...]] = []
         self.losses: list[str] = []
+        self.in_step_again = 0
         self.port = BarePort()
         self.channel = Channel(
-            unsolicited=self.codes.append, on_lost=self.losses.append, max_wait=max_wait, depth=depth
+            unsolicited=self.codes.append,
+            on_lost=self.losses.append,
+            on_in_step=self.told_in_step,
+            max_wait=max_wait,
+            depth=depth,
         )
         self.port.receiver = self.channel
         self.channel.attach(self.port)
         self.channel.confirm()
+
+    def told_in_step(self) -> None:
+        self.in_step_again += 1
+
+    async def run(self, line: str, timeout: float = 5.0) -> Ended:
+        async with self.channel.turn("tcp") as turn:
+            return await turn.run(parse(line), timeout=timeout, say=lambda _: None)
 
     def lose(self, why: str = "unplugged") -> None:
         self.port.closed = True
@@ -388,6 +406,363 @@ async def test_a_port_that_stays_stuck_is_lost_and_everybody_is_told() -> None:
         await bench.ask("AT+COPS?")
     assert bench.losses == ["the module does not answer any more"]
     assert bench.port.closed
+
+
+async def test_a_slow_command_is_waited_for_as_long_as_it_may_take() -> None:
+    """REQ-7: what no character aborts is waited for; the next holder waits meanwhile."""
+    bench = Bench()
+    bench.port.answer = lambda data: b"" if data == b"AT+CGACT=1,1\r" else answers_all(data)
+    asyncio.get_running_loop().call_later(149, bench.port.say, b"\r\nOK\r\n")
+    with pytest.raises(TimedOutError):
+        await bench.ask("AT+CGACT=1,1", timeout=10)
+    assert await bench.in_step()
+    assert bench.port.written[1] == b"\x1b"
+    assert bench.port.times[1] == pytest.approx(149.3, abs=1e-3)
+    assert bench.losses == []
+
+
+@pytest.mark.parametrize(
+    ("line", "timeout", "patience"),
+    [
+        ("AT+CGACT=1,1", 10, 150),
+        ("AT+CGACT=1,1", 149, 154),
+        ("AT+CGACT=1,1;+CGACT=1,2", 10, 190),
+        ("AT+CSQ", 1, 6),
+        ("AT+CSQ", 200, 205),
+        ("AT+COPS=?", 10, 15),
+    ],
+)
+async def test_how_long_a_command_is_waited_for_has_a_bound(line: str, timeout: float, patience: float) -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"" if data == line.encode() + b"\r" else answers_all(data)
+    with pytest.raises(TimedOutError):
+        await bench.ask(line, timeout=timeout)
+    assert await bench.in_step()
+    escaped = bench.port.times[bench.port.written.index(b"\x1b")]
+    assert escaped == pytest.approx(patience, abs=0.5)
+
+
+async def test_the_owner_is_told_that_the_port_is_in_step_again() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"" if data == b"AT+CSQ\r" else answers_all(data)
+    with pytest.raises(TimedOutError):
+        await bench.ask("AT+CSQ", timeout=1)
+    assert bench.in_step_again == 0
+    assert await bench.in_step()
+    assert bench.in_step_again == 1
+    await bench.ask("AT+COPS?")
+    assert bench.in_step_again == 1
+
+
+# A prompt that was there before the command.
+
+
+@pytest.mark.parametrize("stands", [b"\r\n> ", b"\r\n> \r\n> ", b"\r\n> \r\n+CREG: 1\r\n"])
+async def test_a_text_prompt_that_stands_there_is_left_before_the_command_goes_out(stands: bytes) -> None:
+    """Else the command would be the text of a message."""
+    bench = Bench()
+    bench.port.say(stands)
+    await asyncio.sleep(5)
+    assert await bench.in_step()
+    assert bench.port.written == [b"\x1b", b"AT\r", b"AT+CMEE?\r", b"AT+CMGF?\r", b"AT+PROBE?\r"]
+
+
+async def test_a_counted_prompt_that_stands_there_is_not_left_by_esc() -> None:
+    bench = Bench()
+    bench.port.say(b"\r\n>>>")
+    await asyncio.sleep(5)
+    assert await bench.in_step()
+    assert bench.port.written == [b"AT\r", b"AT+CMEE?\r", b"AT+CMGF?\r", b"AT+PROBE?\r"]
+
+
+async def test_a_prompt_that_comes_on_the_way_back_in_step_is_left_anew() -> None:
+    bench = Bench()
+    prompts = [b"\r\nOK\r\n\r\n> "]
+
+    def script(data: bytes) -> bytes:
+        return prompts.pop() if data == b"AT\r" and prompts else answers_all(data)
+
+    bench.port.answer = script
+    bench.port.say(b"\r\nOK\r\n")
+    assert await bench.in_step()
+    assert bench.port.written[:4] == [b"\x1b", b"AT\r", b"\x1b", b"AT\r"]
+
+
+@pytest.mark.parametrize("stray", [b"\r\n>>>", b"\r\n> ", b"\r\nOK\r\n", b"\r\nCONNECT\r\n"])
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.31, 0.34, 1.5, 2.6])
+async def test_who_goes_away_on_the_way_back_in_step_leaves_the_rest_of_it_to_the_next(
+    stray: bytes, after: float
+) -> None:
+    """The next command would else be the data of the prompt that stood there."""
+    bench = Bench()
+    silent = True
+    bench.port.answer = lambda data: b"" if silent else answers_all(data)
+    bench.port.say(stray)
+    task = asyncio.create_task(bench.ask("AT+CSQ"))
+    await asyncio.sleep(after)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    silent = False
+    assert await bench.in_step()
+    written = [data for data in bench.port.written if data.startswith(b"AT+")]
+    assert written[-3:] == [b"AT+CMEE?\r", b"AT+CMGF?\r", b"AT+PROBE?\r"]
+
+
+# Counted prompts that nobody can answer.
+
+
+async def test_a_counted_prompt_is_filled_50_ms_behind_it() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\n>>>" if data.startswith(b"AT") else b"\r\nOK\r\n"
+    ended = await bench.run('AT#WSCRIPT="a.py",7')
+    assert (ended.why, ended.filled, ended.final.ok) == (Why.COUNT, 7, False)
+    assert bench.port.written == [b'AT#WSCRIPT="a.py",7\r', bytes(7)]
+    assert bench.port.times[1] == pytest.approx(0.05)
+    bench.port.answer = answers_all
+    assert await bench.in_step()
+    assert b"\x1b" not in bench.port.written
+
+
+async def test_a_counted_prompt_whose_command_ended_is_not_filled() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\n>>>" if data.startswith(b"AT#") else answers_all(data)
+    asyncio.get_running_loop().call_later(0.02, bench.port.say, b"\r\nERROR\r\n")
+    assert (await bench.run('AT#WSCRIPT="a.py",7')).left
+    assert bytes(7) not in bench.port.written
+    assert await bench.in_step()
+
+
+async def test_at_a_counted_prompt_without_a_size_nothing_is_sent_until_the_module_gives_it_up() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\n>>>" if data.startswith(b"AT#") else answers_all(data)
+    asyncio.get_running_loop().call_later(10, bench.port.say, b"\r\nERROR\r\n")
+    ended = await bench.run("AT#UNKNOWN=1", timeout=300)
+    assert (ended.why, ended.filled, bench.port.written) == (Why.COUNT, 0, [b"AT#UNKNOWN=1\r"])
+    assert await bench.in_step()
+
+
+async def test_a_counted_prompt_that_stays_is_answered_after_a_while_and_never_sent_esc() -> None:
+    bench = Bench()
+    missing = 12
+
+    def script(data: bytes) -> bytes:
+        """The module takes the first bytes for its data."""
+        nonlocal missing
+        if data.startswith(b"AT#"):
+            return b"\r\n>>>"
+        if missing <= 0:
+            return answers_all(data)
+        missing -= len(data)
+        return b"" if missing > 0 else b"\r\nOK\r\n"
+
+    bench.port.answer = script
+    ended = await bench.run("AT#UNKNOWN=1", timeout=300)
+    assert ended.why is Why.COUNT
+    assert asyncio.get_running_loop().time() == pytest.approx(QUIET + STANDING)
+    assert await bench.in_step()
+    assert b"\x1b" not in bench.port.written
+    assert bench.losses == []
+
+
+# Data mode.
+
+
+def in_data_mode(bench: Bench, after: bytes, *, ends: bytes = b"+++") -> None:
+    """Let the module be in data mode behind a command, until it is told to leave it."""
+    online = False
+    plain = bench.port.answer
+
+    def script(data: bytes) -> bytes:
+        nonlocal online
+        if data == after:
+            online = True
+            return b"\r\nCONNECT\r\n"
+        if not online:
+            return plain(data)
+        if data == ends:
+            online = False
+            return b"\r\nNO CARRIER\r\n" if ends == b"+++" else b"\r\nOK\r\n"
+        return b""
+
+    bench.port.answer = script
+
+
+async def test_a_connect_is_an_error_and_the_port_comes_back() -> None:
+    """MOD-6: silence, the escape sequence, silence."""
+    bench = Bench()
+    in_data_mode(bench, b"ATD123\r")
+    ended = await bench.run("ATD123", timeout=60)
+    assert (ended.why, ended.final.ok) == (Why.DATA_MODE, False)
+    bench.port.say(b'\r\n+CMTI: "SM",1\r\n\r\nOK\r\n')
+    assert await bench.in_step()
+    assert bench.codes == []
+    assert bench.port.written[:3] == [b"ATD123\r", b"+++", b"\x1b"]
+    assert bench.port.times[1] >= 1.0
+    assert bench.port.times[2] >= bench.port.times[1] + 1.0
+
+
+@pytest.mark.parametrize(("ends", "last"), [(b"ATH\r", b"ATH\r"), (b"<DTR>", b"<DTR>")])
+async def test_a_data_mode_that_the_escape_sequence_does_not_end(ends: bytes, last: bytes) -> None:
+    bench = Bench()
+    in_data_mode(bench, b"ATD123\r", ends=ends)
+    assert (await bench.run("ATD123", timeout=60)).left
+    assert await bench.in_step()
+    begin = [b"ATD123\r", b"+++", b"ATH\r", b"<DTR>"]
+    assert bench.port.written[: begin.index(last) + 2] == [*begin[: begin.index(last) + 1], b"\x1b"]
+
+
+async def test_a_data_mode_that_nothing_ends_is_a_lost_port() -> None:
+    bench = Bench()
+    in_data_mode(bench, b"ATD123\r", ends=b"never")
+    assert (await bench.run("ATD123", timeout=60)).left
+    with pytest.raises(LinkLostError, match="does not answer any more"):
+        await bench.ask("AT+COPS?")
+
+
+async def test_lost_in_data_mode() -> None:
+    bench = Bench()
+    in_data_mode(bench, b"ATD123\r", ends=b"never")
+    assert (await bench.run("ATD123", timeout=60)).left
+    asyncio.get_running_loop().call_later(3, bench.lose)
+    with pytest.raises(LinkLostError, match="unplugged"):
+        await bench.ask("AT+COPS?")
+
+
+async def test_a_connect_out_of_nowhere_is_believed_when_the_command_does_not_end() -> None:
+    bench = Bench()
+    in_data_mode(bench, b"AT+CSQ\r")
+    ended = await bench.run("AT+CSQ", timeout=60)
+    assert ended.why is Why.DATA_MODE
+    assert asyncio.get_running_loop().time() == pytest.approx(USUAL, abs=0.1)
+    assert bench.codes == [("CONNECT",)]
+    assert await bench.in_step()
+    assert bench.port.written[:3] == [b"AT+CSQ\r", b"+++", b"\x1b"]
+
+
+async def test_a_connect_that_the_answer_follows_means_nothing() -> None:
+    bench = Bench()
+    bench.port.answer = lambda _: b"\r\nCONNECT\r\n"
+    asyncio.get_running_loop().call_later(2, bench.port.say, b"\r\n+CSQ: 1,1\r\n")
+    asyncio.get_running_loop().call_later(20, bench.port.say, b"\r\nOK\r\n")
+    assert (await bench.ask("AT+CSQ", timeout=60)).lines == ("+CSQ: 1,1",)
+    bench.port.answer = answers_all
+    assert await bench.in_step()
+    assert b"+++" not in bench.port.written
+
+
+async def test_a_connect_at_the_deadline_is_left_as_well() -> None:
+    bench = Bench()
+    in_data_mode(bench, b"AT+CSQ\r")
+    assert (await bench.run("AT+CSQ", timeout=1)).why is Why.DATA_MODE
+    assert await bench.in_step()
+    assert b"+++" in bench.port.written
+
+
+@pytest.mark.parametrize("line", ["ATD123", "AT+CSQ"])
+async def test_who_has_more_to_do_in_a_turn_has_the_port_in_step_again(line: str) -> None:
+    bench = Bench()
+    in_data_mode(bench, line.encode() + b"\r")
+    async with bench.channel.turn("daemon") as turn:
+        with pytest.raises(TimedOutError, match="data connection"):
+            await turn.ask(line)
+        assert (await turn.ask("AT+PROBE?")).lines == ("+PROBE: 1",)
+
+
+async def test_after_a_connect_out_of_nowhere_no_command_is_sent_before_data_mode_is_left() -> None:
+    """Else it would go to whoever is at the other end."""
+    bench = Bench()
+    bench.port.say(b"\r\nCONNECT\r\n")
+    assert await bench.in_step()
+    assert bench.port.written[0] == b"+++"
+    assert bench.port.written[-1] == b"AT+PROBE?\r"
+    written = len(bench.port.written)
+    assert await bench.in_step()
+    assert len(bench.port.written) == written + 1
+
+
+async def test_a_peer_can_say_any_number_of_results() -> None:
+    bench = Bench()
+    in_data_mode(bench, b"ATD123\r")
+    assert (await bench.run("ATD123", timeout=60)).left
+    bench.port.say(b"\r\nOK\r\n" * 1000)
+    assert await bench.in_step()
+    assert bench.codes == []
+
+
+# Late lines.
+
+USSD = 'AT+CUSD=1,"*100#"'
+
+
+async def late(bench: Bench, timeout: float = 300, asker: str = "tcp", line: str = USSD) -> list[str]:
+    said: list[str] = []
+    async with bench.channel.turn(asker) as turn:
+        await turn.run(parse(line), timeout=5, say=lambda one: said.append(one.text))
+    await turn.late(timeout)
+    return said
+
+
+async def test_a_late_line_is_its_askers_and_nobody_elses() -> None:
+    bench = Bench()
+    asking = asyncio.create_task(late(bench))
+    await asyncio.sleep(1)
+    bench.port.answer = lambda _: b'\r\n+CUSD: 0,"12 EUR",15\r\n\r\n+CUSD: 1\r\n\r\nOK\r\n'
+    assert (await bench.ask("AT+CUSD?")).lines == ("+CUSD: 1",)
+    assert await asking == ['+CUSD: 0,"12 EUR",15']
+    assert bench.codes == []
+    bench.port.say(b'\r\n+CUSD: 0,"again",15\r\n')
+    assert bench.codes == [('+CUSD: 0,"again",15',)]
+    assert len(bench.channel.late) == 0
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 3.0, 300.0])
+async def test_a_late_line_that_does_not_come_is_waited_for_no_longer_than_its_window(timeout: float) -> None:
+    bench = Bench()
+    assert await late(bench, timeout) == []
+    assert asyncio.get_running_loop().time() == pytest.approx(min(max(timeout, 0), 120.0), abs=0.1)
+    await ticks()
+    assert len(bench.channel.late) == 0
+    bench.port.say(b"\r\n+CUSD: 5\r\n")
+    assert bench.codes == [("+CUSD: 5",)]
+
+
+async def test_a_line_before_the_result_is_unsolicited() -> None:
+    bench = Bench()
+    bench.port.answer = lambda _: b"\r\n+CUSD: 2\r\n\r\nOK\r\n"
+    assert await late(bench, 1) == []
+    assert bench.codes == [("+CUSD: 2",)]
+
+
+async def test_a_command_that_failed_has_nothing_to_say_later() -> None:
+    bench = Bench()
+    bench.port.answer = lambda _: b"\r\n+CME ERROR: 30\r\n"
+    assert await late(bench) == []
+    assert asyncio.get_running_loop().time() < 1
+
+
+async def test_who_asks_the_same_anew_gets_what_comes() -> None:
+    bench = Bench()
+    first = asyncio.create_task(late(bench))
+    await asyncio.sleep(1)
+    second = asyncio.create_task(late(bench, asker="sms"))
+    await asyncio.sleep(1)
+    bench.port.say(b'\r\n+CUSD: 0,"12 EUR",15\r\n')
+    assert (await first, await second) == ([], ['+CUSD: 0,"12 EUR",15'])
+
+
+async def test_a_late_line_that_nobody_waits_for_any_more_ends_with_its_window_or_the_port() -> None:
+    bench = Bench()
+    async with bench.channel.turn("tcp") as turn:
+        await turn.run(parse(USSD), timeout=5, say=lambda _: None)
+    await asyncio.sleep(119)
+    assert len(bench.channel.late) == 1
+    await asyncio.sleep(2)
+    assert len(bench.channel.late) == 0
+    asking = asyncio.create_task(late(bench))
+    await asyncio.sleep(1)
+    bench.lose()
+    assert await asking == []
 
 
 # Cancellation.

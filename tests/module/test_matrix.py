@@ -17,16 +17,19 @@ from typing import Any, Final
 
 import pytest
 
+from atrund.at.syntax import parse
+from atrund.at.times import longest
 from atrund.atrun.request import Door, End, Outcome, Reason
 from atrund.config.values import Module, Sms
-from atrund.module.channel import Channel, LinkLostError, TimedOutError
-from atrund.module.keeper import WATCH_EVERY
-from atrund.runner import Run
+from atrund.module.channel import STANDING, Channel, LinkLostError, TimedOutError
+from atrund.module.tending import WATCH_EVERY
+from atrund.run import Run
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options, Sim
 from atrund.sms.pdu import Address, Dcs, Submit, UserData
 from tests.support.marked import (
     DEADLINE,
+    DTR,
     Askers,
     Marked,
     RecordingWire,
@@ -161,7 +164,7 @@ CODES: Final = {
     "NO CARRIER:3": _says("NO CARRIER:3"),
     "CONNECT": _says("CONNECT"),
 }
-FAULTS: Final = {
+FAULTS: Final[dict[str, Fault]] = {
     # What the line does to the next output.
     "garble": Fault(lambda stage: stage.once(stage.garble)),
     "cut": Fault(lambda stage: stage.once(lambda data: data[: len(data) // 2])),
@@ -198,6 +201,17 @@ FAULTS: Final = {
     "no network 30 s": Fault(lambda stage: stage.no_network(30), harmless=True),
     "+CMS 314, 20 s": Fault(lambda stage: stage.module.set_quirk("sms_busy", 20.0), harmless=True),
 }
+
+MODES: Final = {
+    # Something else than commands is listened to, and what is under way is lost.
+    "data mode": Fault(lambda stage: stage.wire.enter_data_mode(b"+++")),
+    "data mode, ATH": Fault(lambda stage: stage.wire.enter_data_mode(b"ATH\r")),
+    "data mode, DTR": Fault(lambda stage: stage.wire.enter_data_mode(DTR)),
+    "wants a text": Fault(lambda stage: stage.wire.want_text()),
+    "wants 3 bytes": Fault(lambda stage: stage.wire.want_bytes(3)),
+    "wants 30 bytes": Fault(lambda stage: stage.wire.want_bytes(30), lasts=STANDING),
+}
+FAULTS.update(MODES)
 
 HIT: Final = 1
 CHAINED: Final = 2
@@ -453,6 +467,8 @@ def check_set_up(on: Stage) -> None:
 
 PROMPTS: Final = """faults around a prompt (+CMGS): what the sender was told, what the four behind it, seconds until all is well
 '-': no reference. No message is sent twice; one that was told sent was sent."""  # noqa: E501 - a table's title
+SLOW: Final = longest(parse("AT+CMGS=1"))
+"""A message that has left is waited for so long, if its result was lost on the way (REQ-7)."""
 PDU: Final = Submit(Address.parse("+393331234567"), UserData.from_text("hello", Dcs(0)))
 PROMPT_FAULTS: Final = {
     **FAULTS,
@@ -496,11 +512,14 @@ async def _prompt(fault: Fault, at: float | None, cells: list[str]) -> None:
         sender = asyncio.create_task(_send(channel))
         await asyncio.sleep(0)
         behind = [askers.ask(door, 10 + number) for number, door in enumerate(DOORS)]
-        async with asyncio.timeout(fault.bound + DEADLINE):
+        bound = fault.bound + SLOW
+        async with asyncio.timeout(bound + DEADLINE):
             own = await sender
             others = [told(await outcome_of(run), int(run.request.rid[1:])) for run in behind]
-        await askers.usable(fault.bound, DOORS)
+        await askers.usable(bound, DOORS)
         seconds = askers.usable_at - begin
+        if on.module.network.sent == [] and not fault.lasts:
+            assert seconds < SOON, "nothing was sent: nothing is to be waited for"
         check_records(askers, on.wire)
         assert len(on.module.network.sent) <= 1
         assert own != "ok" or len(on.module.network.sent) == 1
@@ -509,6 +528,63 @@ async def _prompt(fault: Fault, at: float | None, cells: list[str]) -> None:
         if not fault.false_final:
             assert "ok-" not in others
         cells.append(f"{own} {words(others)} {seconds:.0f}")
+
+
+COUNTED: Final = """faults around a counted prompt that nobody can answer (#M2MWRITE, 10 bytes): what the asker was told, what the four
+behind it, seconds until all is well. 'fill': the prompt was filled with zero bytes, and that is the error."""  # noqa: E501 - a table's title
+COUNTED_MOMENTS: Final = {"before": -0.05, "sent": 0.0, "at the prompt": 0.02, "behind fill": 0.06}
+"""In seconds from the command; its prompt comes at once, and is filled 50 ms later."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_around_a_counted_prompt(name: str, report: Report) -> None:
+    failures: list[str] = []
+    for moment, at in COUNTED_MOMENTS.items():
+        cells: list[str] = []
+        virtually(_held(_counted(FAULTS[name], at, cells), cells, failures))
+        report.tell(COUNTED, name, moment, cells[0])
+    assert not failures
+
+
+async def _counted(fault: Fault, at: float, cells: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    async with stage() as (on, askers):
+        on.module.set_quirk("data_prompts", "on")
+        channel = askers.house.daemon.keepers[0].channel
+        assert channel is not None
+        begin = loop.time()
+        if at <= 0 or fault.of_input:
+            fault.do(on)
+            await asyncio.sleep(-min(at, 0))
+        else:
+            loop.call_later(at, fault.do, on)
+        asker = asyncio.create_task(_upload(channel))
+        await asyncio.sleep(0)
+        behind = [askers.ask(door, 10 + number) for number, door in enumerate(DOORS)]
+        # At a prompt that is not seen the bytes of commands are its data, until they are enough.
+        bound = fault.bound + STANDING
+        async with asyncio.timeout(bound + DEADLINE):
+            own = await asker
+            others = [told(await outcome_of(run), int(run.request.rid[1:])) for run in behind]
+        await askers.usable(bound, DOORS)
+        seconds = askers.usable_at - begin
+        check_records(askers, on.wire)
+        if fault.harmless:
+            assert (own, words(others)) == ("fill", "ok")
+            assert [upload.data for upload in on.module.uploads] == [bytes(10)]
+        cells.append(f"{own} {words(others)} {seconds:.0f}")
+
+
+async def _upload(channel: Channel) -> str:
+    try:
+        async with channel.turn("tcp") as turn:
+            ended = await turn.run(parse('AT#M2MWRITE="a.bin",10'), timeout=DEADLINE, say=lambda _: None)
+    except TimedOutError:
+        return "tmo"
+    except LinkLostError:
+        return "lost"
+    assert not ended.final.ok or not ended.left
+    return "fill" if ended.filled else "left" if ended.left else "ok" if ended.final.ok else "err"
 
 
 def _in_the_data(on: Stage, fault: Fault) -> None:

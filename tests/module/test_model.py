@@ -2,26 +2,28 @@
 """Random interleavings of askers and faults against a model: who asked what, and what the module answered to it.
 
 Whatever happens: no command runs twice, no asker gets another's answer, each accepted request ends once, no turn is
-kept by nobody, nobody starves. `make soak` tries more than 100,000 interleavings.
+kept by nobody, nobody starves. `make soak` tries more than 100,000 interleavings, or as many as INTERLEAVINGS says.
 """
 
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atrund.atrun.request import Door, End, Outcome, Reason
 from atrund.config.values import Module, Queue, Sms
-from atrund.runner import Run
+from atrund.run import Run
 from atrund.sim.mangle import OF_PROMPT, How, Mangle
 from atrund.sim.module import SimModule
 from atrund.sim.port import SimPort
 from atrund.sim.state import Options, Sim
 from tests.support.marked import (
+    DTR,
     MARKED,
     Askers,
     Marked,
@@ -34,7 +36,9 @@ from tests.support.marked import (
 )
 from tests.support.virtual import PORT, VirtualClock, config, running
 
-INTERLEAVINGS: Final = 120_000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 300
+INTERLEAVINGS: Final = int(
+    os.environ.get("INTERLEAVINGS") or (120_000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 300)
+)
 DEPTH: Final = 4
 """A short queue, so that it is full now and then."""
 MAX_WAIT: Final = 60.0
@@ -90,6 +94,16 @@ class Happen:
 
 Step = Ask | GiveUp | Wait | Say | Spoil | Happen
 
+MODES: Final[dict[str, Callable[[RecordingWire], None]]] = {
+    "data mode": lambda wire: wire.enter_data_mode(b"+++"),
+    "data mode, ATH": lambda wire: wire.enter_data_mode(b"ATH\r"),
+    "data mode, DTR": lambda wire: wire.enter_data_mode(DTR),
+    "wants a text": RecordingWire.want_text,
+    "wants 20 bytes": lambda wire: wire.want_bytes(20),
+    "listens": RecordingWire.listen,
+}
+"""What else than commands the module listens to."""
+
 _SECONDS: Final = st.sampled_from([0.0, 0.0, 0.0, 0.01, 0.3, 1.0, 5.0])
 STEPS: Final = st.one_of(
     st.builds(
@@ -112,6 +126,7 @@ STEPS: Final = st.one_of(
         st.sampled_from([0.01, 1.0, 12.0, 40.0]),
     ),
     st.builds(Happen, st.sampled_from(["lose", "unplug", "plug", "reboot", "hang", "resume", "no SIM", "SIM"])),
+    st.builds(Happen, st.sampled_from(sorted(MODES))),
 )
 
 
@@ -185,6 +200,15 @@ def _end(run: Run) -> End | None:
 
 @given(st.lists(STEPS, min_size=3, max_size=20), st.sampled_from([1 << 16, 1 << 16, 7, 1]))
 @settings(max_examples=INTERLEAVINGS)
+@example(  # one goes away while the port comes back in step, with a prompt standing there
+    [
+        Happen("wants 20 bytes"),
+        Ask(Door.TCP, (0.0, 0.0, 0.0), 0.5),
+        GiveUp(0),
+        Ask(Door.TCP, (0.0, 0.0, 0.0), 0.5, chained=True),
+    ],
+    1 << 16,
+)
 def test_whatever_happens_each_asker_gets_its_own_once(steps: list[Step], piece: int) -> None:
     with no_log():
         virtually(_interleave(steps, piece))
@@ -226,6 +250,8 @@ async def _take(step: Step, model: Model, module: SimModule, wire: RecordingWire
             await asyncio.sleep(seconds)
         case Say(text):
             wire.inject(f"\r\n{text}\r\n".encode())
+        case Spoil(How.LATE, seconds):
+            wire.late(seconds)
         case Spoil(how, seconds):
             module.mangles.add("*", Mangle(how, seconds=seconds))
         case Happen(what):
@@ -234,6 +260,9 @@ async def _take(step: Step, model: Model, module: SimModule, wire: RecordingWire
 
 
 def _happen(what: str, module: SimModule, wire: RecordingWire) -> None:
+    if what in MODES:
+        MODES[what](wire)
+        return
     match what:
         case "lose":
             if wire.end is not None:
@@ -256,6 +285,7 @@ def _happen(what: str, module: SimModule, wire: RecordingWire) -> None:
 
 def _end_all_trouble(module: SimModule, wire: RecordingWire) -> None:
     module.mangles.clear()
+    wire.listen()
     module.resume()
     module.plug()
     wire.plug()

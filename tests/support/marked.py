@@ -18,7 +18,7 @@ import structlog
 from atrund.at.syntax import Command, Op, arguments
 from atrund.atrun.request import Door, End, Outcome, Request
 from atrund.module.port import Port, Receiver
-from atrund.runner import Run
+from atrund.run import Run
 from atrund.sim.faults import Faults
 from atrund.sim.module import SimModule
 from atrund.sim.port import SimPort
@@ -28,6 +28,8 @@ from tests.support.virtual import House, Wire
 MARKED: Final = "+CPBR"
 DEADLINE: Final = 12.0
 """Seconds that a request of these tests may take."""
+DTR: Final = b"<DTR>"
+"""What stands for a falling DTR."""
 PROBES: Final = 1_000_000
 """Where the numbers of those begin who ask whether everything works again."""
 
@@ -107,6 +109,68 @@ class RecordingWire(Wire):
         if self.end is not None:
             self.end.inject(data)
 
+    def late(self, seconds: float) -> None:
+        """Hold the next output up, and so all behind it: on a line nothing overtakes anything."""
+        before = self.garble
+
+        def hold_up(data: bytes) -> bytes:
+            self.garble, self.delay = before, seconds
+            asyncio.get_running_loop().call_soon(setattr, self, "delay", 0.0)
+            return before(data)
+
+        self.garble = hold_up
+
+    def swallow(self, words: str, ends: Callable[[bytes], bool], then: str) -> None:
+        """Say `words` and be in another mode: nothing is a command until something written `ends` it.
+
+        What runs is forgotten, and nothing that the module says from now on comes through.
+        """
+        self.listen()
+        if self.end is not None:
+            self.end.sim.interrupt()
+            self.end.say(words.encode())
+        self.garble = lambda _: b""
+
+        def take(data: bytes) -> bytes:
+            if ends(data):
+                self.listen()
+                if self.end is not None:
+                    self.end.say(then.encode())
+            return b""
+
+        self.on_write = take
+        self.on_dtr = lambda: asyncio.get_running_loop().call_soon(take, DTR)
+
+    def listen(self) -> None:
+        """Take commands again."""
+        self.on_write = self.garble = lambda data: data
+        self.on_dtr = lambda: None
+
+    def enter_data_mode(self, end: bytes) -> None:
+        """Be in data mode until `end` is written, or DTR falls."""
+        self.swallow("\r\nCONNECT 9600\r\n", end.__eq__, "\r\nOK\r\n" if end == b"ATH\r" else "\r\nNO CARRIER\r\n")
+
+    def want_bytes(self, count: int) -> None:
+        """Show a counted prompt, and take so many bytes for its data."""
+        got = bytearray()
+
+        def full(data: bytes) -> bool:
+            got.extend(data)
+            return len(got) >= count
+
+        self.swallow("\r\n>>>", full, "\r\nOK\r\n")
+
+    def want_text(self) -> None:
+        """Show a text prompt; what is typed there would be a message that somebody gets."""
+        text = bytearray()
+
+        def left(data: bytes) -> bool:
+            text.extend(data)
+            assert b"\x1a" not in data or b"AT" not in text, "a command was sent as a message"
+            return b"\x1b" in data or b"\x1a" in data
+
+        self.swallow("\r\n> ", left, "\r\nOK\r\n")
+
     def ran(self, line: str) -> int:
         """How often a command line reached the module, whichever opening it came through."""
         return sum(list(sim.seen).count(line) for sim in self.sims)
@@ -129,6 +193,9 @@ class _Through:
             self._wire.on_command(self._wire.commands - 1)
         if data := self._wire.on_write(data):
             self._end.write(data)
+
+    async def drop_dtr(self) -> None:
+        await self._end.drop_dtr()
 
     def close(self) -> None:
         self._end.close()
