@@ -26,6 +26,8 @@ STATES: Final = {
 }
 """The states of the module, how bad each is, and what to do."""
 
+RADIO_OFF: Final = "switch it on where it was switched off: mmcli -m any --enable, or atrunctl at 'AT+CFUN=1'"
+
 CONTACT: Final = "journalctl -u atrund -n 50 tells why"
 
 ITEMS_MAX: Final = 40
@@ -61,7 +63,21 @@ def _module(section: Section) -> Judgement:
     state = str(section.get("state"))
     level, advice = STATES.get(state, (Level.WARNING, CONTACT))
     detail = section.get("detail")
-    return level, f"{state}: {detail}" if detail else state, advice, ("state", "detail", "port")
+    if state == "not registered" and "+CFUN" in str(detail):
+        advice = RADIO_OFF
+    # Who else is at the port is looked at by this program itself.
+    return level, f"{state}: {detail}" if detail else state, advice, ("state", "detail", "port", "others")
+
+
+def _queue(section: Section) -> Judgement:
+    """How many wait for each port; who they are, `atrunctl status` shows."""
+    words = []
+    for port, places in section.items():
+        shown = [place for place in places if isinstance(place, dict)] if isinstance(places, list) else []
+        waiting = sum(int(str(place.get("more", 1))) for place in shown if place.get("place") != 0)
+        if waiting:
+            words.append(f"{waiting} waiting for {port}")
+    return Level.OK, ", ".join(words), "", tuple(section)
 
 
 def _sms(section: Section) -> Judgement:
@@ -97,7 +113,7 @@ def _clock(section: Section) -> Judgement:
     return _nothing(section)
 
 
-_JUDGES: Final = {"module": _module, "sms": _sms, "mqtt": _mqtt, "ledger": _ledger, "clock": _clock}
+_JUDGES: Final = {"module": _module, "queue": _queue, "sms": _sms, "mqtt": _mqtt, "ledger": _ledger, "clock": _clock}
 
 
 def _items(section: Section, before: str = "") -> Iterator[str]:

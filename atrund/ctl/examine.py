@@ -13,11 +13,12 @@ from atrund.ctl import host as hosts
 from atrund.ctl import manager as managers
 from atrund.ctl.daemon_state import judge
 from atrund.ctl.findings import Finding, Level, worst
-from atrund.ctl.host import Holder, Holders, Host, Node
+from atrund.ctl.host import Host, Node
 from atrund.ctl.manager import Manager
 from atrund.ctl.probe import Answers, probe
 from atrund.ctl.probed import judge_answers
 from atrund.usb.compositions import Role, composition
+from atrund.usb.holders import Holder, Holders
 from atrund.usb.names import ByImei, PortNameError, candidates, decide, parse_name, resolve
 from atrund.usb.sysfs import UsbDevice, UsbPort, modules, snapshot
 

@@ -7,15 +7,13 @@ Everything is read, nothing is opened that is a device. What can't be read is No
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PROGRAM: Final = "atrund"
-UNIT: Final = "atrund.service"
-"""The daemon's program, and its systemd unit."""
+from atrund.usb.holders import Holders, holders, running
 
 PROGRAM_TIMEOUT: Final = 5.0
 """Seconds for another program to tell what it knows: each asks a local daemon or reads a file."""
@@ -27,32 +25,6 @@ RTF_UP: Final = 0x1
 """Linux, net/route.h: the route is usable."""
 
 Run = Callable[[Sequence[str]], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process that has a port open; `unit` is its systemd unit, empty where it has none."""
-
-    pid: int
-    process: str
-    unit: str
-    daemon: bool
-    """Whether it is atrund."""
-
-    def __str__(self) -> str:
-        return f"{self.process} (pid {self.pid}{', ' + self.unit if self.unit else ''})"
-
-
-@dataclass(frozen=True, slots=True)
-class Holders:
-    """Who has which port open. `complete`: nobody's open files were hidden from this user."""
-
-    by_path: dict[Path, tuple[Holder, ...]]
-    complete: bool
-
-    def of(self, path: Path) -> tuple[Holder, ...]:
-        """Return who has this port open, as far as it is seen."""
-        return self.by_path.get(path, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +90,11 @@ class Host:
 
     def holders(self, paths: Iterable[Path]) -> Holders:
         """Return who has which of these ports open: one look at all open files of all processes."""
-        wanted = {os.path.realpath(path): path for path in paths}
-        found: dict[Path, list[Holder]] = {}
-        complete = True
-        for process in self._processes():
-            try:
-                names = os.listdir(process / "fd")  # noqa: PTH208 - as in _target
-            except PermissionError:
-                complete = False
-                continue
-            except OSError:  # it has ended
-                continue
-            targets = {_target(process / "fd" / name) for name in names}
-            for target in targets & wanted.keys():
-                found.setdefault(wanted[target], []).append(_holder(process))
-        return Holders({path: tuple(holders) for path, holders in found.items()}, complete)
+        return holders(paths, self.proc)
 
     def running(self, name: str) -> bool:
         """Return whether a process of that name runs (the kernel keeps 15 characters of it)."""
-        return any(_text(process / "comm") == name[:15] for process in self._processes())
+        return running(name, self.proc)
 
     def udev_properties(self, path: Path) -> dict[str, str] | None:
         """Return what udev knows of a device node; None where there is no udevadm, or it knows nothing."""
@@ -155,13 +113,6 @@ class Host:
                 if to == mask == "00000000" and flags & RTF_UP:
                     found.append((metric, fields[0]))
         return tuple(dict.fromkeys(name for _, name in sorted(found)))
-
-    def _processes(self) -> Iterator[Path]:
-        try:
-            entries = sorted((entry for entry in self.proc.iterdir() if entry.name.isdecimal()), key=_number)
-        except OSError:
-            return
-        yield from entries
 
 
 def node_of(path: Path) -> Node | None:
@@ -207,36 +158,6 @@ def named_in_acl(acl: bytes) -> tuple[str, ...]:
             elif tag == 0x08:
                 named.append(f"group:{grp.getgrgid(number).gr_name}")
     return tuple(named)
-
-
-def _holder(process: Path) -> Holder:
-    unit = ""
-    for line in _text(process / "cgroup").splitlines():
-        names = [name for name in line.split("/") if name.endswith((".service", ".scope"))]
-        unit = names[-1] if names else unit
-    name = _text(process / "comm")
-    daemon = unit == UNIT or name == PROGRAM or _runs_atrund(_text(process / "cmdline").split("\0"))
-    return Holder(int(process.name), name or "?", unit, daemon)
-
-
-def _runs_atrund(arguments: list[str]) -> bool:
-    """Whether a command line starts the daemon: its script, or `python -m atrund`."""
-    return (
-        Path(arguments[0]).name == PROGRAM
-        or arguments[1:3] == ["-m", PROGRAM]
-        or (len(arguments) > 1 and Path(arguments[1]).name == PROGRAM)
-    )
-
-
-def _target(descriptor: Path) -> str:
-    try:
-        return os.readlink(descriptor)  # noqa: PTH115 - a Path for each of thousands is slow, and no path is needed
-    except OSError:
-        return ""
-
-
-def _number(process: Path) -> int:
-    return int(process.name)
 
 
 def _text(path: Path) -> str:

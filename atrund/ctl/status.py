@@ -17,6 +17,20 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def _add_others(status: dict[str, object]) -> None:
+    """Add who else is seen at the daemon's port: whoever asks may see more than the daemon does, root everything."""
+    from pathlib import Path
+
+    from atrund.usb.holders import others
+
+    module = status.get("module")
+    if isinstance(module, dict) and isinstance(path := module.get("path"), str) and path:
+        told = module.get("others")
+        seen = [*(told if isinstance(told, list) else ()), *others(Path(path))]
+        if seen:
+            module["others"] = list(dict.fromkeys(seen))
+
+
 def run(args: argparse.Namespace) -> int:
     """Ask and show; return the exit code."""
     from atrund.control import ControlError, ErrorAnswer, StatusAnswer, StatusRequest, decode_answer, encode
@@ -35,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return 3
     match answer:
         case StatusAnswer(status):
+            _add_others(status)
             (show_json if args.json else show)(status)
             return 0
         case ErrorAnswer(message):

@@ -98,9 +98,25 @@ class Ladder:
             return Climb(wanted)
         if why := self._why_not(wanted):
             return Climb(Rung.REOPEN, why)
+        self.count()
+        return Climb(wanted)
+
+    def overdue(self, port: object) -> str:
+        """Return why no reboot answers a command that did not end in time (REQ-7), or "": it may, and is next.
+
+        On a shared module that needs `always`, whatever the data connection is doing.
+        """
+        if self._rules.shared and self._rules.reboot is not Reboot.ALWAYS:
+            return f"AT#REBOOT: the module is shared, and recovery.reboot is {self._rules.reboot.value}"
+        if why := self._why_not(Rung.REBOOT):
+            return why
+        self._heights[port] = _REBOOT_HEIGHT
+        return ""
+
+    def count(self) -> None:
+        """Count a climb in the hour, and keep it."""
         self._climbs = [*self._recent(), self._now()]
         self._keep(tuple(self._climbs))
-        return Climb(wanted)
 
     def forget(self, port: object) -> None:
         """Begin at the lowest rung again: the port works. The hour's count stays."""
@@ -119,3 +135,7 @@ class Ladder:
 
     def _recent(self) -> list[float]:
         return [moment for moment in self._climbs if moment > self._now() - HOUR]
+
+
+_REBOOT_HEIGHT: Final = 1
+"""Rungs below AT#REBOOT."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the daemon asks of the module by itself: waking, set-up in the order of MOD-3, PIN, a look at SIM and network.
 
-Rules of this file: on a shared module nothing is sent that belongs to the data connection (MOD-8): no +CFUN, +COPS=,
+Rules of this file: on a shared module nothing is sent that belongs to the data connection (MOD-8): no +CFUN=, +COPS=,
 +CGATT=, +CGDCONT=, #SGACT=, #BND=, #USBCFG=; +CPIN= only where the configuration gives a PIN and says to send it.
 """
 
@@ -54,11 +54,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the SIM and the network are like; `registration` is +CREG's state in words, "" if none was told."""
+    """What the SIM and the network are like; `registration` is +CREG's state in words, "" if none was told.
+
+    `radio_off` is +CFUN's number where it has the radio off, else "".
+    """
 
     sim: Sim
     registration: str
     registered: bool
+    radio_off: str = ""
 
 
 async def wake(turn: Turn) -> None:
@@ -87,7 +91,11 @@ async def set_up(turn: Turn, *, first: bool) -> Identity:
 
 
 async def in_place(turn: Turn, *, first: bool) -> bool:
-    """Whether what `set_up` put in place still is: a module that restarted behind its port has forgotten it."""
+    """Whether what `set_up` put in place still is: a module that restarted behind its port has forgotten it.
+
+    Echo and the form of results can't be read: they are set anew each time.
+    """
+    await turn.ask("ATE0V1Q0")
     if (await turn.ask("AT+CMEE?")).value("+CMEE") not in {("1",), None}:
         return False
     return not first or (await turn.ask("AT+CNMI?")).value("+CNMI") in {("2", "1", "0", "0", "0"), None}
@@ -130,26 +138,31 @@ async def look(turn: Turn) -> Condition:
         if not registration or value[1] in _REGISTERED:
             registration = _REGISTRATIONS[value[1]]
         registered = registered or value[1] in _REGISTERED
-    return Condition(sim, registration, registered)
+    return Condition(sim, registration, registered, "" if registered else await _radio_off(turn))
 
 
 async def enter_pin(
     turn: Turn,
     pin: str,
     *,
-    refused: Callable[[str], bool],
+    refused: Callable[[str], Awaitable[bool]],
     remember: Callable[[str], Awaitable[None]],
     forget: Callable[[str], Awaitable[None]],
 ) -> bool:
     """Enter the PIN if that can't lock the SIM (MOD-9); returns whether it was taken.
 
-    Only while all tries are left, and never one that this SIM refused before: `refused` says so of a fingerprint,
-    which `remember` keeps on disk before the PIN is sent and `forget` takes back once the PIN was right.
+    Only while all tries are left, and never one that this SIM refused before, or may have: `refused` says so of a
+    fingerprint, which `remember` keeps on disk before the PIN is sent and `forget` takes back once the PIN was right.
+    So one whose answer was not seen, for the power failed or the daemon was killed, counts as refused.
     """
     iccid = "".join((await turn.ask("AT#CCID")).lines)
     fingerprint = await asyncio.get_running_loop().run_in_executor(None, pin_fingerprint, pin, iccid)
-    if refused(fingerprint):
-        log.warning("PIN not entered: this SIM refused it before")
+    try:
+        if await refused(fingerprint):
+            log.warning("PIN not entered: this SIM refused it before, or its answer was not seen")
+            return False
+    except Exception as error:  # noqa: BLE001 - whatever keeps the disk from telling: without its word no PIN is sent
+        log.error("PIN not entered: whether it was refused before can't be read", detail=str(error))  # noqa: TRY400 - the text says it all
         return False
     left = await _tries(turn)
     if left != str(PIN_TRIES):
@@ -186,6 +199,8 @@ _REGISTRATIONS: Final = {
 }
 """+CREG's <stat> (3GPP TS 27.007 7.2)."""
 _REGISTERED: Final = frozenset({"1", "5"})
+_RADIO_OFF: Final = frozenset({"0", "2", "3", "4"})
+"""+CFUN's <fun> without a whole radio: minimum, no sending, no receiving, neither (TS 27.007 8.2)."""
 _SIM_WORDS: Final = {"READY": Sim.READY, "SIM PIN": Sim.PIN, "SIM PUK": Sim.PUK}
 _BUSY: Final = 14
 _SIM_CODES: Final = {10: Sim.ABSENT, 11: Sim.PIN, 12: Sim.PUK, 13: Sim.FAULTY, _BUSY: Sim.BUSY, 15: Sim.FAULTY}
@@ -200,6 +215,11 @@ async def _sim(turn: Turn) -> Sim:
     if value is not None:
         return _SIM_WORDS.get(value[0], Sim.UNKNOWN)
     return _SIM_CODES.get(answer.final.code or 0, Sim.UNKNOWN)
+
+
+async def _radio_off(turn: Turn) -> str:
+    value = (await turn.ask("AT+CFUN?")).value("+CFUN")
+    return value[0] if value is not None and value[0] in _RADIO_OFF else ""
 
 
 async def _tries(turn: Turn) -> str:

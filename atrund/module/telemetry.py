@@ -86,7 +86,7 @@ async def _read(channel: Channel) -> Readings:
     """Each question takes a turn of its own, so that a door's command waits for one of them at most."""
     answers = {}
     for name, line in _QUESTIONS.items():
-        async with channel.turn(ASKER) as turn:
+        async with channel.turn(ASKER, what=name) as turn:
             answers[name] = await turn.ask(line)
     operator, technology = _operator(answers["+COPS"])
     rsrq, rsrp = _lte(answers["+CESQ"])

@@ -11,10 +11,11 @@ from atrund.atrun.secrets import Secret
 from atrund.config.values import Module as ModuleConfig
 from atrund.config.values import Recovery
 from atrund.module.channel import LinkLostError, TimedOutError
-from atrund.module.keeper import AGAIN_MAX, FIRST_PAUSE, HOLD, LONGEST_PAUSE, MEMORY_EVERY, WATCH_EVERY, PinKeeping
+from atrund.module.keeper import FIRST_PAUSE, HOLD, LONGEST_PAUSE
 from atrund.module.ladder import LadderRules, Reboot
 from atrund.module.lifecycle import State
 from atrund.module.setup import SERVICES as SERVICE_NAMES
+from atrund.module.tending import AGAIN_MAX, MEMORY_EVERY, WATCH_EVERY, PinKeeping
 from atrund.sim.faults import Plant
 from atrund.sim.mangle import How, Mangle
 from atrund.sim.module import SimModule
@@ -165,7 +166,8 @@ class TestSettings:
             bench.since()
             bench.module.reboot()
             await asyncio.sleep(2 * WATCH_EVERY)
-            assert [line for line in bench.seen if line in SET_UP[2:-4]] == SET_UP[2:-4]
+            at = bench.seen.index(SERVICES[0])
+            assert bench.seen[at : at + len(SET_UP[2:-4])] == SET_UP[2:-4]
             for line, codes in zip(bench.lines, (("2", "1", "0", "0", "0"), ("2", "0", "0", "0", "0")), strict=True):
                 assert len(line.sims) == 1
                 settings = line.sims[0].settings
@@ -655,7 +657,10 @@ class TestPin:
             self.refused: set[str] = set()
             self.log: list[str] = []
             self.broken = False
-            self.keeping = PinKeeping(pin, self.refused.__contains__, self.remember, self.forget)
+            self.keeping = PinKeeping(pin, self.was_refused, self.remember, self.forget)
+
+        async def was_refused(self, fingerprint: str) -> bool:
+            return fingerprint in self.refused
 
         async def remember(self, fingerprint: str) -> None:
             if self.broken:
@@ -867,7 +872,7 @@ class TestDaemon:
         no_threads()
         async with running() as house:
             notes = Notes(house)
-            channel = house.daemon._idlest_channel()
+            channel = house.daemon.modem.idlest()
             assert channel is not None
             async with channel.turn("tcp") as turn:
                 assert (await turn.ask("AT#REBOOT")).final.ok

@@ -117,3 +117,37 @@ def test_never_more_than_the_limit_within_any_hour(per_hour: int, steps: list[tu
             times.append(bench.now)
     assert all(late - early >= HOUR for early, late in zip(times, times[per_hour:], strict=False))
     assert all(len(climbs) <= per_hour for climbs in bench.kept)
+
+
+class TestOverdue:
+    """A reboot because a command did not end in time (REQ-7)."""
+
+    @pytest.mark.parametrize(
+        ("reboot", "shared", "network_up", "why"),
+        [
+            (Reboot.UNUSED, True, False, "the module is shared, and recovery.reboot is unused"),
+            (Reboot.NEVER, True, False, "the module is shared, and recovery.reboot is never"),
+            (Reboot.NEVER, False, False, "recovery.reboot is never"),
+            (Reboot.UNUSED, False, True, ""),
+            (Reboot.ALWAYS, True, True, ""),
+            (Reboot.ALWAYS, False, True, ""),
+        ],
+    )
+    def test_it_needs_leave(self, reboot: Reboot, why: str, *, shared: bool, network_up: bool) -> None:
+        ladder = Ladder(LadderRules(reboot, shared), now=lambda: 0.0, network_up=lambda: network_up)
+        assert ladder.overdue("port") == (f"AT#REBOOT: {why}" if why else "")
+        assert ladder.climb("port").rung is (Rung.REOPEN if why else Rung.REBOOT)
+
+    def test_it_is_within_the_hours_limit_and_counts(self) -> None:
+        kept: list[tuple[float, ...]] = []
+        now = 0.0
+        ladder = Ladder(
+            LadderRules(Reboot.ALWAYS, per_hour=1), now=lambda: now, network_up=lambda: False, keep=kept.append
+        )
+        assert ladder.overdue("port") == ""
+        assert kept == []
+        ladder.count()
+        assert kept == [(0.0,)]
+        assert ladder.overdue("port") == "AT#REBOOT: 1 within the hour already"
+        now = HOUR + 1
+        assert ladder.overdue("port") == ""

@@ -139,6 +139,27 @@ async def test_after_close_nothing_is_told_and_writing_does_nothing(pty: Pty) ->
     assert (bytes(listener.got), listener.losses) == (b"", [])
 
 
+async def test_dtr_falls_for_a_moment_and_rises_again(pty: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    plain = fcntl.ioctl
+
+    def ioctl(descriptor: int, request: int, argument: bytes = b"") -> object:
+        if request in {termios.TIOCMBIC, termios.TIOCMBIS}:
+            asked.append(request)
+        return plain(descriptor, request, argument)
+
+    port = await open_port(pty.path, 115200, Listener())
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    await port.drop_dtr()  # a pseudo-terminal has none, and refuses
+    assert asked == [termios.TIOCMBIC, termios.TIOCMBIS]
+    port.write(b"AT\r")
+    assert await asyncio.to_thread(os.read, pty.ours, 3) == b"AT\r"
+    port.close()
+    await port.drop_dtr()
+    await closed()
+    assert len(asked) == 2
+
+
 async def test_a_module_that_takes_nothing_is_lost_and_never_blocks(pty: Pty) -> None:
     listener = Listener()
     port = await open_port(pty.path, 115200, listener)

@@ -84,6 +84,9 @@ class BarePort:
     def write(self, data: bytes) -> None:
         self.did.append((asyncio.get_running_loop().time(), data))
 
+    async def drop_dtr(self) -> None:
+        raise AssertionError("not wanted")
+
     def close(self) -> None:
         self.did.append((asyncio.get_running_loop().time(), b"closed"))
 

@@ -299,8 +299,11 @@ class TestPin:
         async def forget(fingerprint: str) -> None:
             known.discard(fingerprint)
 
+        async def was_refused(fingerprint: str) -> bool:
+            return fingerprint in known
+
         async with bench.turn() as turn:
-            taken = await enter_pin(turn, pin, refused=known.__contains__, remember=remember, forget=forget)
+            taken = await enter_pin(turn, pin, refused=was_refused, remember=remember, forget=forget)
         return taken, known
 
     @staticmethod

@@ -233,3 +233,95 @@ async def test_without_a_port_nothing_can_be_done() -> None:
         ):
             with pytest.raises(StoreError, match="absent or being set up"):
                 await act
+
+
+def memory_of(b: Bench) -> tuple[str, str]:
+    assert b.wire.end is not None
+    return b.wire.end.sim.settings.mem1, b.module.store.memory3
+
+
+async def test_every_memory_is_swept_and_each_left_as_it_was_found() -> None:
+    """MOD-5, and MOD-3's one memory for all of +CPMS."""
+    async with bench() as b:
+        b.put("here")
+        b.put("there", "ME")
+        assert await b.store.memories() == ("SM", "ME")
+        b.seen()
+        assert await b.store.messages(everywhere=True) == [Stored("SM", 1, pdu("here")), Stored("ME", 1, pdu("there"))]
+        assert memory_of(b) == ("SM", "SM")
+        assert b.seen() == [
+            'AT+CMGF=0;+CPMS="SM","SM","SM"',
+            "AT+CMGL=4",
+            "AT+CPMS=?",
+            'AT+CMGF=0;+CPMS="ME"',
+            "AT+CMGL=4",
+            'AT+CMGF=0;+CPMS="SM","SM","SM"',
+        ]
+
+
+async def test_while_another_memory_is_swept_what_comes_in_goes_where_it_always_goes() -> None:
+    async with bench() as b:
+        b.module.faults.plant("+CMGL", Plant(1, seconds=2.0))
+        sweep = asyncio.create_task(b.store.sweep("ME"))
+        await asyncio.sleep(1)
+        assert memory_of(b) == ("ME", "SM")
+        b.module.network.deliver(deliver("meanwhile").encode())
+        await sweep
+        assert [stored.pdu for stored in await b.store.messages()] == [pdu("meanwhile")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "memories"),
+    [
+        ('+CPMS: ("SM"),("SM"),("SM")', ("SM",)),
+        ('+CPMS: ("ME","MT","SM","SR"),("ME","SM"),("ME","SM")', ("SM", "ME")),
+        ('+CPMS: ("BM","SR"),("SM"),("SM")', ()),
+        ("+CPMS:", ()),
+    ],
+)
+async def test_the_memories_are_those_that_can_be_read(answer: str, memories: tuple[str, ...]) -> None:
+    async with bench() as b:
+        b.module.faults.plant("+CPMS=?", Plant(None, lines=(answer,), final="OK"))
+        assert await b.store.memories() == memories
+
+
+async def test_one_that_does_not_open_is_said_once_and_holds_up_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    async with bench() as b:
+        b.put("here")
+        b.module.faults.plant('+CPMS="ME"', Plant(2, final="+CMS ERROR: 302"))
+        for _ in range(2):
+            assert [stored.memory for stored in await b.store.messages(everywhere=True)] == ["SM"]
+        assert memory_of(b) == ("SM", "SM")
+        assert capsys.readouterr().out.count("memory not swept") == 1
+        b.put("there", "ME")
+        assert [stored.memory for stored in await b.store.messages(everywhere=True)] == ["SM", "ME"]
+
+
+async def test_a_sweep_that_fails_elsewhere_comes_back_all_the_same() -> None:
+    async with bench() as b:
+        b.module.faults.plant("+CMGL", Plant(1, final="+CMS ERROR: 500"))
+        with pytest.raises(StoreError, match=r"\+CMGL: \+CMS ERROR: 500"):
+            await b.store.sweep("ME")
+        assert memory_of(b) == ("SM", "SM")
+
+
+async def test_after_one_that_got_no_answer_the_next_puts_the_memory_in_place() -> None:
+    async with bench() as b:
+        b.put("here")
+        b.module.faults.plant("+CMGL", Plant(1, seconds=62.0))
+        with pytest.raises(StoreError, match="no final result"):
+            await b.store.sweep("ME")
+        assert [stored.pdu for stored in await b.store.messages()] == [pdu("here")]
+        assert memory_of(b) == ("SM", "SM")
+
+
+async def test_who_has_the_port_for_it_is_told() -> None:
+    async with bench() as b:
+        assert b.channel is not None
+        b.module.faults.plant("+CMGL", Plant(1, seconds=2.0))
+        sweep = asyncio.create_task(b.store.messages())
+        await asyncio.sleep(1)
+        holder, waiting = b.channel.line_up
+        assert holder is not None
+        assert (holder.asker, holder.what, waiting) == ("sms", "+CMGL", ())
+        await sweep

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.module.turns import QueueFullError, Turns, WaitedTooLongError
+from atrund.module.turns import WEIGHT_MAX, Place, QueueFullError, Turns, WaitedTooLongError
 
 pytestmark = pytest.mark.looptime
 
@@ -229,3 +229,141 @@ async def test_close_ends_all_who_wait_and_all_who_come() -> None:
     with pytest.raises(Gone):
         await turns.take("tcp")
     turns.release()
+
+
+WEIGHTS = st.dictionaries(st.sampled_from("abcd"), st.integers(1, WEIGHT_MAX))
+
+
+@given(WEIGHTS, st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcd"), st.booleans()), max_size=80))
+async def test_whoever_waits_is_passed_by_each_other_no_more_often_than_the_weights_say(
+    weights: dict[str, int], arrivals: list[tuple[int, str, bool]]
+) -> None:
+    """Starvation is impossible: the head of each asker's queue waits for a bounded number of others' turns."""
+    turns = Turns(depth=100, max_wait=1e5, weights=weights)
+    passed: dict[str, list[str]] = {}
+    """The turns granted since each asker that waits had its last one, or came."""
+
+    async def hold(asker: str) -> None:
+        if asker not in turns.depths:
+            passed[asker] = []
+        await turns.take(asker)
+        try:
+            for other in "abcd":
+                most = weights.get(other, 1) // weights.get(asker, 1) + 1
+                assert other == asker or passed[asker].count(other) <= most
+            for waiting in passed.values():
+                waiting.append(asker)
+            passed[asker] = []
+            await asyncio.sleep(1)
+        finally:
+            turns.release()
+
+    tasks = []
+    for pause, asker, leaves in arrivals:
+        await asyncio.sleep(pause / 2)
+        tasks.append(asyncio.create_task(hold(asker)))
+        await settle()
+        if leaves:
+            tasks[-1].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert not [result for result in results if isinstance(result, Exception)]
+    assert turns.depths == {}
+
+
+@pytest.mark.parametrize("weight", [1, 3, WEIGHT_MAX])
+async def test_while_all_wait_turns_are_shared_by_weight(weight: int) -> None:
+    turns = Turns(weights={"a": weight})
+    grants: list[str] = []
+
+    async def hold(asker: str) -> None:
+        while True:
+            await turns.take(asker)
+            grants.append(asker)
+            await asyncio.sleep(1)
+            turns.release()
+            await asyncio.sleep(0)
+
+    await turns.take("c")
+    tasks = [asyncio.create_task(hold(asker)) for asker in "aaaabbbbcccc"]
+    await settle()
+    turns.release()
+    await asyncio.sleep(139.5)
+    for task in tasks:
+        task.cancel()
+    assert len(grants) == 140
+    shares = {asker: grants.count(asker) for asker in "abc"}
+    assert shares["a"] == pytest.approx(weight * shares["b"], abs=weight)
+    assert shares["b"] == pytest.approx(shares["c"], abs=1)
+
+
+async def test_the_place_in_the_queue_is_that_of_the_turn() -> None:
+    turns = Turns(weights={"tcp": 2})
+    loop = asyncio.get_running_loop()
+    await turns.take("daemon", what="watch")
+    order: list[str] = []
+
+    async def hold(asker: str, rid: str) -> None:
+        await turns.take(asker, what="+CSQ", rid=rid)
+        order.append(rid)
+        turns.release()
+
+    tasks = []
+    for number, asker in enumerate(["sms", "tcp", "tcp", "mqtt", "sms", "tcp", "daemon"]):
+        tasks.append(asyncio.create_task(hold(asker, f"{asker}{number}")))
+        await asyncio.sleep(1)
+    assert turns.holder == Place("daemon", "watch", "", loop.time() - 7)
+    queue = list(turns.queue())
+    assert [(place.what, place.since) for place in queue if place.asker == "sms"] == [
+        ("+CSQ", loop.time() - 7),
+        ("+CSQ", loop.time() - 3),
+    ]
+    turns.release()
+    await asyncio.gather(*tasks)
+    assert order == [place.rid for place in queue]
+    assert turns.load == 0
+    assert not list(turns.queue())
+
+
+@given(WEIGHTS, st.lists(st.sampled_from("abcd"), max_size=20), st.lists(st.sampled_from("abcd"), max_size=20))
+async def test_the_queue_shown_is_always_the_queue(weights: dict[str, int], before: list[str], then: list[str]) -> None:
+    turns = Turns(weights=weights)
+    for asker in before:
+        await turns.take(asker)
+        turns.release()
+    order: list[str] = []
+
+    async def hold(asker: str, rid: str) -> None:
+        await turns.take(asker, rid=rid)
+        order.append(rid)
+        await asyncio.sleep(1)
+        turns.release()
+
+    await turns.take("x")
+    tasks = [asyncio.create_task(hold(asker, str(number))) for number, asker in enumerate(then)]
+    await settle()
+    shown = [place.rid for place in turns.queue()]
+    turns.release()
+    await asyncio.gather(*tasks)
+    assert order == shown
+
+
+async def test_kept_for_one_nobody_else_gets_it_until_it_is_open_again() -> None:
+    turns = Turns()
+    await turns.take("tcp")
+    waiting = [asyncio.create_task(turns.take(asker)) for asker in ("sms", "daemon", "mqtt")]
+    await settle()
+    turns.keep_for("daemon", Gone("rebooting"))
+    await settle()
+    for task in (waiting[0], waiting[2]):
+        with pytest.raises(Gone, match="rebooting"):
+            task.result()
+    with pytest.raises(Gone, match="rebooting"):
+        await turns.take("tcp")
+    assert turns.depths == {"daemon": 1}
+    turns.release()  # whoever had it keeps it to its end
+    await waiting[1]
+    turns.release()
+    with pytest.raises(Gone, match="rebooting"):
+        await turns.take("sms")
+    turns.open_to_all()
+    assert await is_free(turns)

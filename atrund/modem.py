@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module's side of the daemon: ports, keepers, ladder, telemetry, built of the configuration and wired together."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+
+from atrund.config import Config
+from atrund.ledger import Ledger, StorageError, tables
+from atrund.module.channel import Channel
+from atrund.module.keeper import InStep, Keeper, Lost, Sent
+from atrund.module.ladder import Ladder, LadderRules, Reboot
+from atrund.module.locate import Locator, Snapshot
+from atrund.module.neighbours import Neighbours, Others
+from atrund.module.port import OpenPort
+from atrund.module.store import Store
+from atrund.module.telemetry import Telemetry
+from atrund.module.tending import Module, PinKeeping
+from atrund.module.turns import Place
+from atrund.module.urc import Fanout
+
+log = structlog.get_logger()
+
+PLACES_SHOWN: Final = 20
+"""Who waits for a port is shown so far; the rest is counted, for a status is one line of at most 64 KiB."""
+
+
+class Modem:
+    """All that has to do with the module. `on_change` is told whenever `state` may have changed."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        open_port: OpenPort,
+        look: Snapshot,
+        others: Others,
+        ledger: Ledger,
+        on_change: Callable[[], None],
+        on_usable: Callable[[], None],
+        unsolicited: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        """`on_usable`: the first port's module was told to be usable. `unsolicited` gets each code of any port."""
+        self.fanout = Fanout()
+        self._config = config
+        self._open_port = open_port
+        self._ledger = ledger
+        self._on_change = on_change
+        self._on_usable = on_usable
+        self._unsolicited = unsolicited
+        given = config.module
+        self._names = (given.port, *given.extra_ports) if given.port else ()
+        self.locators = tuple(
+            Locator(name, baudrate=given.baudrate, open_port=open_port, look=look) for name in self._names
+        )
+        self.keepers: tuple[Keeper, ...] = ()
+        """One a port, made at the start; the first is that of unsolicited codes and SMS."""
+        self.telemetry = Telemetry(every=given.telemetry, channel=self.first, on_change=lambda _: on_change())
+        self.neighbours = Neighbours(
+            paths=lambda: [keeper.path for keeper in self.keepers if keeper.channel is not None],
+            on_change=on_change,
+            look=others,
+        )
+        self._opened: tuple[str, ...] = ()
+        """The devices that were usable when something was told last."""
+        self.store = Store(self.first, lambda: self.module.memory)
+
+    async def begin(self) -> list[tuple[Coroutine[Any, Any, None], str]]:
+        """Make the keepers with what the ledger remembers; returns what is to be run as long as the daemon, named."""
+        await self._make_keepers()
+        work: list[tuple[Coroutine[Any, Any, None], str]] = [(keeper.run(), "keeper") for keeper in self.keepers]
+        if self.keepers:
+            work.append((self.neighbours.run(), "neighbours"))
+            if self._config.module.telemetry:
+                work.append((self.telemetry.run(), "telemetry"))
+        return work
+
+    @property
+    def module(self) -> Module:
+        """What is known of the module."""
+        return self.keepers[0].module if self.keepers else Module()
+
+    def first(self) -> Channel | None:
+        """Return the port of unsolicited codes and SMS, while it is usable."""
+        return self.keepers[0].channel if self.keepers else None
+
+    def idlest(self) -> Channel | None:
+        """Return the port with the fewest who have or await it: a long command on one holds up nobody on another."""
+        channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
+        return min(channels, key=lambda channel: channel.load, default=None)
+
+    def reboot_overdue(self, channel: Channel) -> str:
+        """Reboot the module, for a command did not end in time there (REQ-7); returns why it is not done, or ""."""
+        for keeper in self.keepers:
+            if keeper.channel is channel:
+                return keeper.reboot_overdue(channel)
+        return "the module is away already"
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many requests wait, by asker, over all ports."""
+        waiting: dict[str, int] = {}
+        for keeper in self.keepers:
+            for asker, depth in (keeper.channel.depths if keeper.channel is not None else {}).items():
+                waiting[asker] = waiting.get(asker, 0) + depth
+        return waiting
+
+    def queues(self) -> dict[str, list[dict[str, object]]]:
+        """Return who has each port, at place 0, and who waits for it, in the order of their turns."""
+        return {
+            name: [] if keeper.channel is None else _shown(keeper.channel)
+            for name, keeper in zip(self._names, self.keepers, strict=False)
+        }
+
+    def state(self) -> dict[str, object]:
+        """Return what `module/state` and `atrunctl status` show of the module."""
+        module, readings = self.module, self.telemetry.readings
+        return {
+            "state": module.state.value,
+            "detail": module.detail,
+            "port": self._config.module.port,
+            "path": self.keepers[0].path if self.keepers else "",
+            "model": module.model,
+            "firmware": module.firmware,
+            "sim": module.sim,
+            "registration": module.registration,
+            "operator": readings.operator,
+            "technology": readings.technology,
+            "rssi_dbm": readings.rssi_dbm,
+            "rsrp_dbm": readings.rsrp_dbm,
+            "rsrq_db": readings.rsrq_db,
+            "memory": module.memory,
+            "sms_used": readings.sms_used,
+            "sms_total": readings.sms_total,
+            "others": list(self.neighbours.seen),
+        }
+
+    def further(self) -> dict[str, str]:
+        """Return the state of each further port, in words."""
+        return {
+            name: keeper.module.state.value + (f" ({keeper.module.detail})" if keeper.module.detail else "")
+            for name, keeper in zip(self._config.module.extra_ports, self.keepers[1:], strict=True)
+        }
+
+    async def _make_keepers(self) -> None:
+        given = self._config.recovery
+        try:
+            climbs = str(await self._ledger.ask(tables.get_text(_CLIMBS)))
+        except StorageError:
+            climbs = ""
+        ladder = Ladder(
+            LadderRules(Reboot(given.reboot), self._config.module.shared, given.command, given.per_hour),
+            now=lambda: self._ledger.run,
+            network_up=lambda: any(locator.carries_data() for locator in self.locators),
+            history=[float(moment) for moment in climbs.split()],
+            keep=lambda moments: self._ledger.behind(tables.set_text(_CLIMBS, " ".join(map(str, moments)))),
+        )
+        self.keepers = tuple(
+            Keeper(
+                locate=locator.path,
+                baudrate=self._config.module.baudrate,
+                first=number == 0,
+                open_port=self._open_port,
+                make_channel=self._make_channel,
+                ladder=ladder,
+                fanout=self.fanout,
+                on_change=self._changed,
+                pin=self._pin() if number == 0 else None,
+            )
+            for number, locator in enumerate(self.locators)
+        )
+
+    def _pin(self) -> PinKeeping | None:
+        """The PIN, with its past in the ledger: a word that is not on disk is not trusted, here or after a kill."""
+        pin = self._config.module.pin
+        if pin is None or not self._config.module.send_pin:
+            return None
+
+        async def refused(fingerprint: str) -> bool:
+            return fingerprint in str(await self._ledger.ask(tables.get_text(_PINS))).split()
+
+        async def remember(fingerprint: str) -> None:
+            await self._ledger.durable(_change_words(_PINS, lambda words: words | {fingerprint}))
+
+        async def forget(fingerprint: str) -> None:
+            await self._ledger.durable(_change_words(_PINS, lambda words: words - {fingerprint}))
+
+        return PinKeeping(pin.reveal(), refused, remember, forget)
+
+    def _make_channel(self, on_lost: Lost, on_sent: Sent, on_in_step: InStep) -> Channel:
+        module, queue = self._config.module, self._config.queue
+        weights = queue.weights
+        return Channel(
+            unsolicited=self._heard,
+            on_lost=on_lost,
+            on_sent=on_sent,
+            on_in_step=on_in_step,
+            gap=module.gap,
+            prompt_gap=module.prompt_gap,
+            depth=queue.depth,
+            max_wait=queue.max_wait,
+            weights={
+                "sms": weights.sms,
+                "tcp": weights.tcp,
+                "mqtt": weights.mqtt,
+                "local": weights.local,
+                "daemon": weights.daemon,
+            },
+        )
+
+    def _heard(self, lines: tuple[str, ...]) -> None:
+        log.debug("unsolicited", code=lines[0])
+        self.fanout.publish(lines)
+        self._unsolicited(lines)
+
+    def _changed(self, module: Module) -> None:
+        opened = tuple(keeper.path for keeper in self.keepers if keeper.channel is not None)
+        if opened and opened != self._opened:
+            self.neighbours.look_soon()
+        self._opened = opened
+        self._on_change()
+        if module is self.module and module.state.usable:
+            self._on_usable()
+
+
+_CLIMBS: Final = "climbs"
+_PINS: Final = "refused pins"
+
+
+def _change_words(name: str, change: Callable[[frozenset[str]], frozenset[str]]) -> Callable[[Any], None]:
+    """Change the words kept under a name, in one transaction."""
+
+    def write(db: Any) -> None:  # noqa: ANN401 - what a connection is, the ledger alone knows
+        words = frozenset(str(tables.get_text(name)(db)).split())
+        tables.set_text(name, " ".join(sorted(change(words))))(db)
+
+    return write
+
+
+def _shown(channel: Channel) -> list[dict[str, object]]:
+    holder, waiting = channel.line_up
+    now = asyncio.get_running_loop().time()
+    places = [] if holder is None else [(0, holder)]
+    places += enumerate(waiting[:PLACES_SHOWN], 1)
+    shown = [_place(number, place, now) for number, place in places]
+    if len(waiting) > PLACES_SHOWN:
+        shown.append({"more": len(waiting) - PLACES_SHOWN})
+    return shown
+
+
+def _place(number: int, place: Place, now: float) -> dict[str, object]:
+    return {
+        "place": number,
+        "door": place.asker,
+        "id": place.rid,
+        "command": place.what,
+        "for_s": round(now - place.since, 1),
+    }
