@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may not go to the module, judged on the parsed commands of a line (POL-1, POL-2, REQ-6, MOD-6, CMD-1).
+"""What may not go to the module, judged on the parsed commands of a line (POL-1, POL-2, REQ-6, MOD-6, CMD-1, CMD-2).
 
-Rules of this file: the tables are the policy; numbers are compared as numbers, so spelling, blanks and quotes change
-nothing. A table says what is harmless where it can, so that what it does not know is refused. One refused command
-refuses its whole line before anything is sent. No detail shows an argument, for it may be a secret.
+Rules of this file: one command is weighed after the other, and the first that is refused refuses its whole line before
+anything is sent. In this order: what no rule can allow (a name that is none, a prompt that can't be served, what only a
+trusted door may administer), the door's rules and its default, hazards, data mode. What is said about a command is
+found here once, for the judgement, the record of it, and whoever asks what would happen. No detail shows an argument,
+for it may be a secret.
 """
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
-from atrund.at.syntax import Command, Op, arguments, unquote
-from atrund.atrun.request import Reason
+from atrund.at.syntax import Command, Op
+from atrund.atrun.hazards import HAZARDS, Undo, acts, dialled, hazard_of, number
+from atrund.atrun.request import Door, Reason
+from atrund.atrun.rules import NO_MISTAKE, Hazards, Rule, Verb, letters, verdict
+from atrund.atrun.secrets import mask_line
+from atrund.atrun.undo import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a line is refused: `rule` names the table, `detail` is for a person."""
+    """Why a line is refused: `rule` names the table or the rule, `detail` is for a person."""
 
     reason: Reason
     rule: str
@@ -25,21 +31,111 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Hazard:
-    """A command that can cut the way it came by, or outlast it. `way_back` says how the effect is undone."""
+class DoorPolicy:
+    """What the configuration says about a door. `remote_admin`: it may administer the doors themselves (CMD-2)."""
 
-    name: str
-    applies: Callable[[Command], bool]
-    why: str
-    way_back: str
+    default: Verb = Verb.ALLOW
+    rules: tuple[Rule, ...] = ()
+    hazards: Hazards = Hazards.REFUSE
+    remote_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: the door, and every name that a rule may mean (number; login and address; MQTT `<who>`).
+
+    `forgeable`: the name may be another's, as the sender of a simple SMS.
+    """
+
+    door: Door = Door.LOCAL
+    names: tuple[str, ...] = ()
+    forgeable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the way can do: carry data for a prompt, turn its port over to data, answer the daemon's own commands."""
+
+    prompts: bool = False
+    data_mode: bool = False
+    own_commands: bool = False
+
+
+class Decision(enum.Enum):
+    """What becomes of a command, or of a line."""
+
+    ALLOWED = "allowed"
+    CONFIRM = "to be confirmed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is said about one command; `shown` is it without secrets. `detail` and `way_back` are "" for nothing."""
+
+    command: Command = field(repr=False)
+    shown: str
+    decision: Decision
+    rule: str
+    detail: str = ""
+    way_back: str = ""
+    reason: Reason | None = None
+    undo: Undo | None = field(default=None, repr=False)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The refusal that it is, if it is one."""
+        if self.reason is None:
+            return None
+        back = f"; way back: {self.way_back}" if self.way_back else ""
+        return Refusal(self.reason, self.rule, self.detail + back)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement on a line. `plan` is there if it must be confirmed."""
+
+    findings: tuple[Finding, ...]
+    refusal: Refusal | None = None
+    plan: Plan | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """What becomes of the line."""
+        if self.refusal is not None:
+            return Decision.REFUSED
+        return Decision.ALLOWED if self.plan is None else Decision.CONFIRM
+
+
+REMOTE_DEFAULT: Final = DoorPolicy()
+LOCAL_DEFAULT: Final = DoorPolicy(hazards=Hazards.CONFIRM)
+DEFAULTS: Final = {door: LOCAL_DEFAULT if door is Door.LOCAL else REMOTE_DEFAULT for door in Door}
+"""What each door has where the configuration says nothing (POL-2)."""
 
 
 def judge(commands: Iterable[Command]) -> Refusal | None:
-    """Return why the line must not run, or None when it may."""
-    for command in commands:
-        if (refusal := _judge_one(command)) is not None:
-            return refusal
-    return None
+    """Return why the line must not run at a door that has nothing but the shipped tables, or None when it may."""
+    return decide(commands).refusal
+
+
+def decide(
+    commands: Iterable[Command],
+    asker: Asker = Asker(),
+    policy: DoorPolicy = REMOTE_DEFAULT,
+    abilities: Abilities = Abilities(),
+) -> Verdict:
+    """Judge a line: what becomes of it, and for people what is said about each command, those behind a refused one too.
+
+    An empty line is allowed.
+    """
+    line = tuple(commands)
+    weighed = {command: _weigh(command, asker, policy, abilities) for command in dict.fromkeys(line)}
+    findings = tuple(weighed[command] for command in line)
+    steps = tuple((finding.command, finding.undo) for finding in findings if finding.undo is not None)
+    refusal = next((finding.refusal for finding in findings if finding.refusal is not None), None)
+    if refusal is None and steps and any(one.name == _CONFIRM and one.op is Op.SET for one in line):
+        refusal = Refusal(Reason.POLICY, "confirm", "a hazard is confirmed in another line, when its effect is seen")
+    return Verdict(findings, refusal, Plan(steps) if steps and refusal is None else None)
 
 
 OWNED: Final = frozenset(
@@ -49,6 +145,12 @@ OWNED: Final = frozenset(
 )
 """Commands that belong to the daemon or to the port that all doors share (CMD-1); the module never sees a door's."""
 
+ADMINISTERING: Final = frozenset({"#SMSATWL", "#TCPATRUNFRWL", "#TCPATRUNAUTH"})
+"""Set from afar only through a door that `remote_admin` names: they say who may come in (CMD-2)."""
+
+FORGEABLE_NEVER: Final = frozenset({"#EVMONI", "#TCPATRUNCFG", "#TCPATRUND"})
+"""The same for a simple SMS, whose sender can be forged: they make the device call, or act later (CMD-2)."""
+
 PROMPTING: Final = frozenset(
     """+CMGS +CMGW +CMGC +CNMA #CMGS #CMGW #CMGSCT #SEMAIL #EMAILD #EMAILMSG #SSEND #SSENDEXT #SSENDUDP #SSENDUDPEXT
     #WSCRIPT #M2MWRITE #HTTPSND #SSLSEND #SSLSENDEXT #SSLSECDATA #SMTPCL #ESMTPMSG #FTPAPPEXT #APLAY #MQPUBS #LWM2MSET
@@ -57,140 +159,127 @@ PROMPTING: Final = frozenset(
 """Commands that wait for data behind a prompt (REQ-6), in their set or execution form."""
 
 DATA_MODE: Final = frozenset(
-    "A O +CGDATA #SD #SO #SKTD #SKTL #SKTOP #SSLD #SSLO #FTPPUT #FTPGET #FTPAPP #FTPLIST #SL #SA".split()
+    "A O +CGDATA #SD #SO #SKTD #SKTL #SKTOP #SSLD #SSLO #FTPPUT #FTPGET #FTPAPP #FTPLIST #SL #SA #OTAUPW".split()
 )
 """Commands after which bytes are no commands any more (MOD-6), save `#SD` and its like in command mode; and `D`."""
 
+_CONFIRM: Final = "#ATRUNCONFIRM"
 
-def _judge_one(command: Command) -> Refusal | None:
+
+def _weigh(command: Command, asker: Asker, policy: DoorPolicy, abilities: Abilities) -> Finding:
+    refused = _never(command, asker, policy, abilities)
+    if refused is not None:
+        return _finding(command, Decision.REFUSED, refused.rule, refused.detail, reason=refused.reason)
+    decided = verdict(policy.rules, command, asker.names)
+    hazards = policy.hazards
+    if decided is None:
+        rule, verb, why = "default", policy.default, "no rule allows it"
+    else:
+        index, found = decided
+        rule, verb, why = f"rules[{index}]", found.verb, f"denied by {found}"
+        hazards = found.hazards or hazards
+    if verb is Verb.DENY:
+        return _finding(command, Decision.REFUSED, rule, f"{_name(command)}: {why}", reason=Reason.POLICY)
     if command.name in OWNED:
-        return Refusal(Reason.POLICY, "owned", f"{command.name} belongs to the gateway, not to the module")
+        return _finding(command, Decision.ALLOWED, rule)
+    # A hazard says more about a command than that it enters data mode, so it is looked up first.
+    weighed = _hazardous(command, hazards)
+    if weighed is not None and weighed.decision is Decision.REFUSED:
+        return weighed
+    if not abilities.data_mode and _enters_data_mode(command):
+        detail = f"{command.name} would turn the shared port into a data connection"
+        return _finding(command, Decision.REFUSED, "data mode", detail, reason=Reason.DATA_MODE)
+    return weighed or _finding(command, Decision.ALLOWED, rule)
+
+
+def _never(command: Command, asker: Asker, policy: DoorPolicy, abilities: Abilities) -> Refusal | None:
+    """What no rule can allow."""
+    if command.name in OWNED:
+        if not abilities.own_commands:
+            return Refusal(Reason.POLICY, "owned", f"{command.name} belongs to the gateway, not to the module")
+        return _administers(command, asker, policy)
     if (meant := _mistakable(command)) is not None:
         return Refusal(Reason.POLICY, "name", f"no command of the module, which may take it for {meant}")
-    if command.name in PROMPTING and _acts(command):
+    if command.name in PROMPTING and acts(command) and not abilities.prompts:
         return Refusal(
             Reason.PROMPT_UNSUPPORTED, "prompt", f"{command.name} waits for data, which cannot be given here"
         )
-    # A hazard says more about a command than that it enters data mode, so it is looked up first.
-    for hazard in HAZARDS.get(command.name, ()):
-        if hazard.applies(command):
-            return Refusal(Reason.POLICY, "hazard", f"{command.name}: {hazard.why}; way back: {hazard.way_back}")
-    if command.name == "D" and (why := _dial_hazard(command.args)) is not None:
-        return Refusal(Reason.POLICY, "dial", f"D: {why}")
-    if _enters_data_mode(command):
-        return Refusal(
-            Reason.DATA_MODE, "data mode", f"{command.name} would turn the shared port into a data connection"
-        )
+    # A module that knows no quotes in a dial string takes what stands behind the `;` for commands.
+    if command.name == "D" and ";" in command.args.removesuffix(";"):
+        return Refusal(Reason.POLICY, "dial", "D: a ';' may stand at its end only, quoted or not")
     return None
+
+
+def _administers(command: Command, asker: Asker, policy: DoorPolicy) -> Refusal | None:
+    if not acts(command) or asker.door is Door.LOCAL or policy.remote_admin:
+        return None
+    if command.name in ADMINISTERING:
+        right = f'a local door, or policy.remote_admin = ["{asker.door.value}"]'
+        return Refusal(Reason.POLICY, "admin", f"{command.name} is not set from afar; right is {right}")
+    if command.name in FORGEABLE_NEVER and asker.forgeable:
+        return Refusal(Reason.POLICY, "admin", f"{command.name} is not set by an SMS without a digest")
+    return None
+
+
+def _hazardous(command: Command, hazards: Hazards) -> Finding | None:
+    hazard = hazard_of(command)
+    if hazard is None:
+        return None
+    decision, reason, undo, detail = Decision.ALLOWED, None, None, f"{hazard.name}: {hazard.why}"
+    if hazards is Hazards.CONFIRM and hazard.undo is not None:
+        decision, undo = Decision.CONFIRM, hazard.undo
+    elif hazards is not Hazards.ALLOW:
+        decision, reason = Decision.REFUSED, Reason.POLICY
+        detail += "" if hazards is Hazards.REFUSE else ", and nothing here could undo it"
+    rule = "dial" if hazard.name == "D" else "hazard"
+    return _finding(command, decision, rule, detail, way_back=hazard.way_back, reason=reason, undo=undo)
+
+
+def _finding(
+    command: Command,
+    decision: Decision,
+    rule: str,
+    detail: str = "",
+    *,
+    way_back: str = "",
+    reason: Reason | None = None,
+    undo: Undo | None = None,
+) -> Finding:
+    shown = mask_line(f"AT{command}")[2:]
+    return Finding(command, shown, decision, rule, detail, way_back, reason, undo)
+
+
+def _name(command: Command) -> str:
+    """A command's name, without what ran into it: `+CPIN1234` is one name to the parser."""
+    return mask_line(f"AT{command.name}")[2:]
 
 
 def _enters_data_mode(command: Command) -> bool:
     if command.name == "D":
-        return not command.args.endswith(";") or _PACKET_CALL.match(_dialled(command.args)) is not None
-    if not _acts(command) or command.name not in DATA_MODE:
+        return not command.args.endswith(";") or _is_packet_call(command.args)
+    if not acts(command) or command.name not in DATA_MODE:
         return False
-    return not (command.name in {"#SD", "#SSLD", "#SA"} and _number(command, _COMMAND_MODE[command.name]) == 1)
+    return not (command.name in _COMMAND_MODE and number(command, _COMMAND_MODE[command.name]) == 1)
 
 
 _COMMAND_MODE: Final = {"#SD": 6, "#SA": 1, "#SSLD": 4}
 """Where the argument stands that opens a socket in command mode (1): the connection then stays out of the port."""
 
 
-def _number(command: Command, index: int) -> int | None:
-    """The argument at `index` as a number, however it is spelled, or None."""
-    given = arguments(command.args)
-    text = unquote(given[index]) if index < len(given) else ""
-    if not (text.isascii() and text.isdecimal()):
-        return None
-    digits = text.lstrip("0")
-    return int(digits or "0") if len(digits) <= 10 else None
-
-
-def _dialled(dial_string: str) -> str:
-    """Return what is left of a dial string when all that a module may pass over is gone (V.250 6.3.1)."""
-    return "".join(character for character in dial_string if character in "0123456789*#")
-
-
-def _dial_hazard(dial_string: str) -> str | None:
-    # A module that knows no quotes in a dial string takes what stands behind the `;` for commands.
-    if ";" in dial_string.removesuffix(";"):
-        return "a ';' may stand at its end only, quoted or not"
-    if _LOCKING_CODE.match(_dialled(dial_string)):
-        return "changes, unblocks or sets a code or a barring of the SIM"
-    return None
-
-
-_LOCKING_CODE: Final = re.compile(r"(?:\*\*?|##?)(?:03|042?|052?|33[0-3]?|35[13]?)[*#]")
-"""What +CPIN, +CPWD and +CLCK do, dialled (3GPP TS 22.030 6.5.4, 6.6.2, 6.6.3 and annex B); `*#33#` only asks."""
-_PACKET_CALL: Final = re.compile(r"\*9[89](?:[*#]|$)")
-"""A packet service dialled (3GPP TS 27.007 10.2.1), data mode with or without the `;` of a voice call."""
+def _is_packet_call(dial_string: str) -> bool:
+    """A packet service dialled (3GPP TS 27.007 10.2.1), data mode with or without the `;` of a voice call."""
+    digits = dialled(dial_string)
+    return digits[:3] in {"*98", "*99"} and digits[3:4] in {"", "*", "#"}
 
 
 def _mistakable(command: Command) -> str | None:
     """Return the listed command that a careless parser may take this one for: `+CFUN.=4`, `+CFUN4`, `+CF-UN=4`."""
-    if not _acts(command) or not command.extended or command.name in _NO_MISTAKE:
+    if not acts(command) or not command.extended or command.name in NO_MISTAKE:
         return None
-    meant = _BY_LETTERS.get(_letters(command.name))
+    meant = _BY_LETTERS.get(letters(command.name))
     return meant if meant != command.name else None
 
 
-def _letters(name: str) -> str:
-    return name[0] + "".join(character for character in name if character.isalpha())
-
-
-_NO_MISTAKE: Final = frozenset({"#SCFGEXT2", "#SCFGEXT3"})
-"""Commands that differ from a listed one by a digit alone."""
-
-
-def _acts(command: Command) -> bool:
-    return command.op in {Op.SET, Op.EXECUTE}
-
-
-def _unless(index: int, *numbers: int) -> Callable[[Command], bool]:
-    def applies(command: Command) -> bool:
-        return _acts(command) and _number(command, index) not in numbers
-
-    return applies
-
-
-_NONE = "none from afar: somebody must be at the device"
-_ALL_HAZARDS: Final = (
-    # Telit 80000NT10029a 2.5.2 and 3.8.2
-    Hazard("+CFUN", _acts, "changes the radio's or the module's state", "AT+CFUN=1"),
-    Hazard("+CGATT", _unless(0, 1), "detaches from packet service", "AT+CGATT=1"),
-    Hazard("+CGACT", _unless(0, 1), "deactivates contexts", "AT+CGACT=1"),
-    Hazard("+CGCLASS", _acts, "changes the class of service", 'AT+CGCLASS="B"'),
-    Hazard("+COPS", _unless(0, 0, 3), "leaves the network or locks onto one", "AT+COPS=0"),
-    Hazard("+CGSMS", _unless(0, 1, 2, 3), "takes SMS off circuit switching", "AT+CGSMS=1"),
-    Hazard("#SHDN", _acts, "switches the module off", _NONE),
-    Hazard("#BND", _acts, "may leave the bands that are on air here", "AT#BND with the value read before"),
-    Hazard("#SIMDET", _unless(0, 1, 2), "takes the SIM away", "AT#SIMDET=2"),
-    Hazard("+CMUX", _acts, "turns the port into a multiplexer", _NONE),
-    Hazard("+CGDATA", _acts, "turns the port into a data connection", _NONE),
-    Hazard("#FTPPUT", _acts, "turns the port into a data connection", "closing the transfer at the device"),
-    Hazard("$GPSNMUN", _unless(0, 0, 1, 2), "floods the port with NMEA and blocks commands", _NONE),
-    # Ours
-    Hazard("#REBOOT", _acts, "restarts the module and its data connection", "comes back by itself"),
-    Hazard("#ENHRST", _unless(0, 0), "restarts the module, once or for ever", "AT#ENHRST=0"),
-    Hazard("#USBCFG", _acts, "changes the module's USB ports", _NONE),
-    Hazard("#PORTCFG", _acts, "moves the AT ports", _NONE),
-    Hazard("#FWSWITCH", _acts, "boots other firmware", _NONE),
-    Hazard("#CMUXMODE", _acts, "changes how ports are multiplexed", _NONE),
-    Hazard("+CPIN", _acts, "may lock the SIM", "the PUK, at the device"),
-    Hazard("+CLCK", _unless(1, 2), "locks or bars services, FDN among them", "AT+CLCK with mode 0 and the code"),
-    Hazard("+CPWD", _acts, "changes a SIM's code", "the old code"),
-    Hazard("+WS46", _acts, "changes the radio technology", "AT+WS46 with the value read before"),
-    Hazard("+CSCA", _acts, "changes the SMS centre, so that no answer leaves", "AT+CSCA with the value read before"),
-    Hazard("#ESCRIPT", _acts, "makes a script start with the module", 'AT#ESCRIPT=""'),
-    Hazard("+CGDCONT", _acts, "changes a context that the data connection may use", "AT+CGDCONT as read before"),
-    Hazard("#SGACT", _unless(1, 1), "deactivates a context that the data connection may use", "AT#SGACT=<cid>,1"),
-)
-
-HAZARDS: Final = {
-    name: tuple(hazard for hazard in _ALL_HAZARDS if hazard.name == name) for name in {h.name for h in _ALL_HAZARDS}
-}
-"""Both lists of POL-2 by command name."""
-
 _BY_LETTERS: Final = {
-    _letters(name): name for name in OWNED | PROMPTING | DATA_MODE | HAZARDS.keys() if Command(name, Op.SET).extended
+    letters(name): name for name in OWNED | PROMPTING | DATA_MODE | HAZARDS.keys() if Command(name, Op.SET).extended
 }

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atrund.at.syntax import Command, LineRefused, Op, parse, unparse
-from atrund.atrun.policy import DATA_MODE, HAZARDS, OWNED, PROMPTING, Refusal, judge
+from atrund.atrun.hazards import HAZARDS
+from atrund.atrun.policy import DATA_MODE, OWNED, PROMPTING, Refusal, judge
 from atrund.atrun.request import Reason
 
 # A refused form of each command of the note's list, then of ours; the last words of a row are forms that pass.
@@ -241,8 +242,6 @@ def test_data_mode_is_refused(line: str) -> None:
         "ATH",
         "ATD123;",
         "ATD+393461234567;",
-        "ATD>1;",
-        'ATD>"name";',
         "ATD*#06#;",
         "ATD*#33#;",
         "ATD*100#;",
@@ -417,7 +416,7 @@ def test_whatever_passes_is_still_harmless_when_it_is_read_again(tail: str) -> N
 
 
 @given(
-    name=st.sampled_from(sorted(HAZARDS)),
+    name=st.sampled_from(sorted(name for name in HAZARDS if name not in {"D", "S0"})),
     number=st.integers(0, 9),
     zeros=st.integers(0, 12),
     quoted=st.booleans(),

@@ -9,13 +9,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atrund.atrun.secrets import (
+    BUILT_IN,
+    MASKS_MAX,
+    NUMBER_ARGUMENT,
+    NUMBER_VALUE,
     SECRET_ARGUMENT,
     SECRET_VALUE,
+    MaskError,
     Secret,
     escape,
     mask_answer,
     mask_line,
     mask_number,
+    mask_numbers,
+    read_masks,
 )
 
 UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -45,6 +52,9 @@ UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u20
         ('AT#SMSATWL=0,2,,"1234567890123456"', "AT#SMSATWL=0,2,,****"),
         ('AT#TCPATRUNAUTH=1,"testuser","testpassw"', 'AT#TCPATRUNAUTH=1,"testuser",****'),
         ("ATE0V1+CSQ;+CPIN=1234;+COPS?", "ATE0V1+CSQ;+CPIN=****;+COPS?"),
+        ('AT#GPRS=1,"user","pass"', "AT#GPRS=1,****"),
+        ("AT#GPRS=0", "AT#GPRS=0"),
+        ('AT#FTPGETOTAENH="h",21,"p","user","pass"', 'AT#FTPGETOTAENH="h",21,"p",****'),
         ("AT+CPIN?", "AT+CPIN?"),
         ("at+cops?", "at+cops?"),
         ("AT#SGACTCFG=1,5,180", "AT#SGACTCFG=1,5,180"),
@@ -196,3 +206,133 @@ def test_secrets_compare_by_their_text() -> None:
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
     assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('AT#OEM=1,"user","pass"', "AT#OEM=1,****"),
+        ("AT#OEM=1", "AT#OEM=1"),
+        ("AT#OEM?", "AT#OEM?"),
+        ("at # oem = 1 , s3cret", "AT#OEM=1,****"),
+        ('AT#OEM=1,"s3cret', "AT#OEM****"),
+        ('AT#SD=1,0,80,"h";#X="token=s3cret&a",1', 'AT#SD=1,0,80,"h";#X="token=****",1'),
+        ('AT#X="Authorization: Bearer s3cret"', 'AT#X="Authorization: Bearer ****"'),
+        ("AT+CPIN=1234", "AT+CPIN=****"),
+        ("token=", "token="),
+        ("TOKEN=s3cret, more", "TOKEN=****, more"),
+    ],
+)
+def test_masks_of_the_configuration(line: str, shown: str) -> None:
+    masks = read_masks(["#OEM=,*", "#oem: *", "token=*", "bearer *"])
+    assert mask_line(line, masks) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('#OEM: "s3cret",1', "#OEM: ****"),
+        ("#ALL: 1,2,s3cret", "#ALL: 1,2,****"),
+        ("#USERID: s3cret", "#USERID: ****"),
+        ("+X: token=s3cret", "+X: token=****"),
+        ("+CSQ: 1,2", "+CSQ: 1,2"),
+    ],
+)
+def test_masks_of_the_configuration_in_answers(line: str, shown: str) -> None:
+    masks = read_masks(["#OEM: *", "#ALL:,,*", "token=*", "#USERID:,,,*"])
+    assert mask_answer((), line, masks) == shown
+
+
+def test_a_mask_only_adds() -> None:
+    masks = read_masks(["+CPIN=,,,*", "#SMSATWL: ,,*"])
+    assert mask_line("AT+CPIN=1234", masks) == "AT+CPIN=****"
+    assert masks.values["#SMSATWL"] == SECRET_VALUE["#SMSATWL"]
+    assert (read_masks([]).commands, read_masks([]).words) == (BUILT_IN.commands, None)
+
+
+@pytest.mark.parametrize(
+    ("masks", "wrong"),
+    [
+        (["*"], "a mask of 1 characters"),
+        (["abc"], "a mask of 3 characters"),
+        (["a" * 100 + "*"], "a mask of 101 characters"),
+        (["t\u00f6ken=*"], "a mask of 7"),
+        (["tok\x07en*"], "a mask of 7"),
+        (["token="], "is no mask"),
+        (["to*ken*"], "is no mask"),
+        (["****"], "is no mask"),
+        ([f"word{n}=*" for n in range(MASKS_MAX + 1)], f"{MASKS_MAX + 1} masks"),
+    ],
+)
+def test_what_is_no_mask(masks: list[str], wrong: str) -> None:
+    with pytest.raises(MaskError) as raised:
+        read_masks(masks)
+    assert wrong in raised.value.wrong
+    assert raised.value.right
+    assert str(raised.value) == f"{raised.value.wrong}; {raised.value.right}"
+
+
+@given(st.lists(st.text(alphabet="#Aa=:,(.+*)|[]\\ ", min_size=4, max_size=20), max_size=4), st.text(max_size=200))
+def test_no_mask_can_break_or_slow_the_masking(masks: list[str], text: str) -> None:
+    try:
+        made = read_masks(masks)
+    except MaskError:
+        return
+    assert isinstance(mask_line(text, made), str)
+    assert isinstance(mask_answer((), text + "a" * 5000, made), str)
+
+
+NATIONAL = "3468686711"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('+CMGL: 1,"REC READ","3468686711","","21/11/16,14:10:00+04"', '"******6711","","21/11/16,14:10:00+04"'),
+        ('+CMGL: 1,"REC READ",6,12,"3468686711",129', '"REC READ",6,12,"******6711",129'),
+        ('+CMGR: "REC READ","+393468686711",,"08/05/28,11:04:37+08"', '"+********6711",,"08/05/28,11:04:37+08"'),
+        ('+CMGR: "REC READ","+39346",,"08/05/28,11:04:37+08",145,4,0,0,"3468686711",145,9', '4,0,0,"******6711",145'),
+        ('+CMT: "3468686711",,"08/05/28,11:04:37+08"', '"******6711",,'),
+        ('+CDS: 6,12,"3468686711",129', '6,12,"******6711",129'),
+        ('+CSCA: "3468686711",129', '"******6711",129'),
+        ('+CLIP: "3468686711",129,,,,0', '"******6711",129'),
+        ('+CLIP:"3468686711",129', '"******6711",129'),
+        ('+CNUM: "own","3468686711",129', '"own","******6711",129'),
+        ('+CPBR: 1,"3468686711",129,"Mum"', '1,"******6711",129,"Mum"'),
+        ('+CLCC: 1,1,4,0,0,"3468686711",129', '0,"******6711",129'),
+        ("+CLCC: 1,1,4,0,0", "+CLCC: 1,1,4,0,0"),
+        ('+CCFC: 1,1,"3468686711",129', '1,1,"******6711"'),
+        ("#ECAM: 1,6,1,,,3468686711,129", ",,,******6711,129"),
+        ('#SMSATWL: 0,"3468686711"', '0,"******6711"'),
+        ('+CNUM: "","0033003400360038",129', '"************0038"'),
+        ('+CLIP: "Vodafone",208', '"Vodafone"'),
+        ('+CLIP: "1234",129', '"1234"'),
+        ("+COPS: 0,2,22210000", "22210000"),
+        ("call +393468686711 now", "call +********6711 now"),
+        ("AT+CMGS=52", "AT+CMGS=52"),
+        ('AT+CMGS="3468686711",129', 'AT+CMGS="******6711",129'),
+        ('HAT+CPBW=1,"3468686711"', 'HAT+CPBW=1,"******6711"'),
+        ('hat+cmss=1,"3468686711"', 'hAT+CMSS=1,"******6711"'),
+        ("ATD3468686711;", "ATD******6711;"),
+        ("ATDT+393468686711;", "ATDT+********6711;"),
+        ('AT#SMSATWL=0,1,0,"3468686711"', 'AT#SMSATWL=0,1,0,"******6711"'),
+        ("at+csq", "at+csq"),
+        ('AT+CSCA="346868', 'AT+CSCA="346868'),
+        ("AT+CGSN", "AT+CGSN"),
+        ("Attention 3468", "Attention 3468"),
+    ],
+)  # fmt: skip
+def test_telephone_numbers_in_their_places(line: str, shown: str) -> None:
+    """POL-3: a national number has no `+` to be known by."""
+    assert shown in mask_numbers(line)
+    assert NATIONAL not in mask_numbers(line)
+
+
+def test_the_places_are_counted_from_one() -> None:
+    for places in (*NUMBER_VALUE.values(), *NUMBER_ARGUMENT.values()):
+        assert min(places) >= 1
+
+
+@given(st.text(max_size=80))
+def test_any_text_can_be_searched_for_numbers(text: str) -> None:
+    assert isinstance(mask_numbers(text), str)

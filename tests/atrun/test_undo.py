@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POL-2: the life of an undo: on disk before the command, ended by a confirmation or by OK alone."""
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from atrund.atrun.undo import (
+    RETRY_LAST,
+    TRANSITIONS,
+    Armed,
+    Effect,
+    Event,
+    Life,
+    State,
+    confirmed_id,
+    listing,
+    retry_after,
+)
+from atrund.table import IllegalTransition
+
+ENDS = {State.CONFIRMED, State.UNDONE, State.DROPPED}
+
+
+def walk(*events: Event) -> tuple[State, list[Effect]]:
+    life = Life()
+    effects = [effect for event in events for effect in life.step(event)]
+    return life.state, effects
+
+
+def test_every_state_has_a_row_and_is_reachable() -> None:
+    reached = {to.state for row in TRANSITIONS.values() for to in row.values()} | {State.ASKED}
+    assert set(TRANSITIONS) == set(State) == reached
+    assert {state for state, row in TRANSITIONS.items() if not row} == ENDS
+
+
+@pytest.mark.parametrize(
+    ("events", "state", "effects"),
+    [
+        ([Event.NO_UNDO], State.DROPPED, [Effect.REFUSE]),
+        ([Event.NOT_RECORDED], State.DROPPED, [Effect.REFUSE]),
+        ([Event.RECORDED], State.ARMED, [Effect.WAIT, Effect.RUN_COMMAND]),
+        ([Event.RECORDED, Event.NOT_SENT], State.DROPPED, [Effect.WAIT, Effect.RUN_COMMAND, Effect.RECORD_END]),
+        ([Event.RECORDED, Event.CONFIRMED], State.CONFIRMED, [Effect.WAIT, Effect.RUN_COMMAND, Effect.RECORD_END]),
+        (
+            [Event.RECORDED, Event.TIME_OVER, Event.NOT_OK, Event.TIME_OVER, Event.OK],
+            State.UNDONE,
+            [Effect.WAIT, Effect.RUN_COMMAND, Effect.RUN_UNDO, Effect.RETRY_LATER, Effect.RUN_UNDO, Effect.RECORD_END],
+        ),
+        (
+            [Event.RECORDED, Event.FOUND_AFTER_RESTART, Event.TIME_OVER, Event.FOUND_AFTER_RESTART],
+            State.UNDOING,
+            [Effect.WAIT, Effect.RUN_COMMAND, Effect.WAIT, Effect.RUN_UNDO, Effect.RUN_UNDO],
+        ),
+        (
+            [Event.RECORDED, Event.TIME_OVER, Event.NOT_OK, Event.CONFIRMED],
+            State.CONFIRMED,
+            [Effect.WAIT, Effect.RUN_COMMAND, Effect.RUN_UNDO, Effect.RETRY_LATER, Effect.RECORD_END],
+        ),
+    ],
+)
+def test_a_way_through(events: list[Event], state: State, effects: list[Effect]) -> None:
+    assert walk(*events) == (state, effects)
+
+
+def test_an_impossible_step_changes_nothing() -> None:
+    life = Life(State.UNDONE)
+    with pytest.raises(IllegalTransition):
+        life.step(Event.CONFIRMED)
+    assert life.state is State.UNDONE
+
+
+def test_the_command_runs_in_one_row_only_and_that_is_behind_the_disk() -> None:
+    rows = [
+        (state, event)
+        for state, row in TRANSITIONS.items()
+        for event, to in row.items()
+        if Effect.RUN_COMMAND in to.effects
+    ]
+    assert rows == [(State.ASKED, Event.RECORDED)]
+
+
+def test_the_line_and_the_list() -> None:
+    first, second = Armed(7, "AT+CFUN=1", due=1300.0), Armed(8, "AT+CGATT=1", due=1290.5)
+    assert first.line(1000.0) == "#ATRUNCONFIRM: 7,5"
+    assert first.minutes(1001.0) == 5
+    assert first.minutes(1240.0) == 1
+    assert listing([first, second], 1241.0) == ("#ATRUNCONFIRM: 8,1", "#ATRUNCONFIRM: 7,1")
+    assert listing([first], 2000.0) == ("#ATRUNCONFIRM: 7,0",)
+    assert listing([], 0.0) == ()
+    assert "CFUN" not in repr(first)
+
+
+@pytest.mark.parametrize(("args", "id_"), [("7", 7), ('"07"', 7), ("", None), ("7,1", None), ("x", None)])
+def test_the_id_of_a_confirmation(args: str, id_: int | None) -> None:
+    assert confirmed_id(args) == id_
+
+
+def test_tries_come_slower_and_slower_to_a_bound() -> None:
+    assert [retry_after(tries) for tries in (1, 2, 3, 4, 5, 6)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert retry_after(1_000_000) == RETRY_LAST
+
+
+class Undos(RuleBasedStateMachine):
+    """Whatever happens, the command never runs without an undo on disk, and an armed one never just goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.life = Life()
+        self.on_disk = False
+        self.ran = False
+        self.ended: set[Event] = set()
+
+    @rule(event=st.sampled_from(Event))
+    def happens(self, event: Event) -> None:
+        before = self.life.state
+        try:
+            effects = self.life.step(event)
+        except IllegalTransition:
+            assert self.life.state is before
+            return
+        self.on_disk |= event is Event.RECORDED
+        self.ran |= Effect.RUN_COMMAND in effects
+        self.ended.add(event)
+
+    @invariant()
+    def nothing_runs_that_could_not_be_undone(self) -> None:
+        assert not self.ran or self.on_disk
+        if self.ran and self.life.state in ENDS:
+            assert self.ended & {Event.CONFIRMED, Event.OK, Event.NOT_SENT}
+
+
+TestUndos = Undos.TestCase
