@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from atrund.table import To, step
+
 
 class Door(enum.Enum):
     """A way in for commands."""
@@ -31,7 +33,9 @@ class Reason(enum.Enum):
     POLICY = "policy"
     AUTH = "auth"
     FIREWALL = "firewall"
+    LOCKED = "locked"
     BUSY = "busy"
+    HELD = "held"
     QUEUE_FULL = "queue_full"
     TOO_LONG = "too_long"
     BAD_REQUEST = "bad_request"
@@ -43,6 +47,7 @@ class Reason(enum.Enum):
     PROMPT_UNSUPPORTED = "prompt_unsupported"
     DATA_MODE = "data_mode"
     NOT_ATRUN = "not_atrun"
+    UNCONFIRMED = "unconfirmed"
     PORT_DOWN = "port_down"
     STORAGE = "storage"
     IDLE = "idle"
@@ -68,7 +73,8 @@ class Request:
     `rid` is unique and goes with it everywhere. `timeout` (seconds) runs from the first byte sent to the module,
     `delay` (seconds) is waited before the turn. `key` is what a repeated delivery is known by, empty where there is
     none. `context` is what the door needs to answer after a restart. `reply`: whether the asker wants an answer.
-    `expires`: the second of the daemon's running (REQ-11) after which it must not be sent any more.
+    `expires`: the second of the daemon's running (REQ-11) after which it must not be sent any more. `names`: what else
+    the asker is known by (login, MQTT `<who>`); `forgeable`: all these may be another's, as a simple SMS's sender.
     """
 
     rid: str
@@ -81,6 +87,8 @@ class Request:
     reply: bool = True
     key: str = ""
     expires: float | None = None
+    names: tuple[str, ...] = ()
+    forgeable: bool = False
     context: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
@@ -146,17 +154,9 @@ class Effect(enum.Enum):
     RECORD_END = "record the outcome"
 
 
-@dataclass(frozen=True, slots=True)
-class To:
-    """A row's right side."""
+_REFUSED: Final = To(State.ENDED, (Effect.RECORD_END,))
 
-    state: State
-    effects: tuple[Effect, ...] = ()
-
-
-_REFUSED = To(State.ENDED, (Effect.RECORD_END,))
-
-TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
+TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     State.RECEIVED: {
         Event.ALLOWED: To(State.JUDGED, (Effect.RECORD,)),
         Event.REFUSED: _REFUSED,
@@ -196,10 +196,6 @@ TRANSITIONS: Final[dict[State, dict[Event, To]]] = {
 }
 
 
-class IllegalTransition(RuntimeError):
-    """An event that cannot happen in a state; nothing was changed."""
-
-
 class Life:
     """Where one request is; `step` moves it."""
 
@@ -208,8 +204,6 @@ class Life:
 
     def step(self, event: Event) -> tuple[Effect, ...]:
         """Move on and return the effects to carry out, in order. Raises `IllegalTransition`."""
-        to = TRANSITIONS[self.state].get(event)
-        if to is None:
-            raise IllegalTransition(f"{event.value} while {self.state.value}")
+        to = step(TRANSITIONS, self.state, event)
         self.state = to.state
         return to.effects

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from atrund.at.reader import Line
 from atrund.at.results import classify
 from atrund.at.syntax import LINE_MAX, LineRefused, parse
-from atrund.atrun.instance import LineEditor, Typed, final_words, frame, frame_final, frame_line
+from atrund.atrun.instance import (
+    LineEditor,
+    Typed,
+    final_words,
+    frame,
+    frame_final,
+    frame_line,
+    show_final,
+    show_line,
+    show_unsolicited,
+)
+from atrund.atrun.interface import Interface
 from atrund.atrun.request import End, Outcome, Reason
 
 RUBOUT = b"\x08 \x08"
@@ -140,9 +151,9 @@ def test_a_whole_answer_is_framed_as_the_module_framed_it(lines: list[Line], out
 
 CODES = {
     "bad_request too_long": (50, "Incorrect parameters"),
-    "policy auth": (3, "operation not allowed"),
+    "policy auth locked unconfirmed": (3, "operation not allowed"),
     "prompt_unsupported data_mode": (4, "operation not supported"),
-    "busy queue_full": (2, "phone-adaptor link reserved"),
+    "busy held queue_full": (2, "phone-adaptor link reserved"),
     "port_down": (1, "no connection to phone"),
     "storage": (20, "memory full"),
     "shutdown": (100, "unknown"),
@@ -194,3 +205,113 @@ def test_every_reason_has_words(reason: Reason) -> None:
 def test_finals_are_shown_as_the_instance_asked(outcome: Outcome, words: list[str]) -> None:
     assert [final_words(outcome, cmee) for cmee in (0, 1, 2)] == words
     assert frame_final(outcome, 1) == f"\r\n{words[1]}\r\n"
+
+
+def having(**registers: int) -> Interface:
+    interface = Interface()
+    for name, value in registers.items():
+        interface = interface.with_values(name.replace("CMEE", "+CMEE"), (value,))
+    return interface
+
+
+@pytest.mark.parametrize(
+    ("typed", "lines", "echo"),
+    [
+        (b"A/", ["AT"], b"A/"),
+        (b"AT+CSQ\rA/a/", ["AT+CSQ"] * 3, b"AT+CSQ\rA/a/"),
+        (b"AT+CSQ\rA/\r", ["AT+CSQ", "AT+CSQ", ""], b"AT+CSQ\rA/\r"),
+        (b"AT+CSQ\r\r \rA/", ["AT+CSQ", "", " ", "AT+CSQ"], b"AT+CSQ\r\r \rA/"),
+        (b"ATA/\rA/", ["ATA/", "ATA/"], b"ATA/\rA/"),
+        (b"AX\x08/", ["AT"], b"AX\x08 \x08/"),
+    ],
+)
+def test_the_last_line_is_repeated_at_once(typed: bytes, lines: list[str], echo: bytes) -> None:
+    """V.250 5.2.4; no CR is waited for."""
+    assert LineEditor(repeats=True).feed(typed) == Typed(tuple(lines), echo)
+
+
+def test_nothing_that_was_typed_at_a_login_is_repeated() -> None:
+    editor = LineEditor()
+    assert editor.feed(b"A/dmin\rsecret\r").lines == ("A/dmin", "secret")
+    editor.repeats = True
+    assert editor.feed(b"A/").lines == ("AT",)
+
+
+def test_the_instance_s_s3_ends_a_line_and_its_s5_takes_back() -> None:
+    editor = LineEditor()
+    editor.follow(having(S3=10, S5=24))
+    assert editor.feed(b"ATX\x18I\nATX\x7fI\n").lines == ("ATI", "ATI")
+    editor.follow(Interface())
+    assert editor.feed(b"ATX\x08I\r").lines == ("ATI",)
+
+
+OK = Outcome(End.OK, final="OK")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "interface", "shown"),
+    [
+        (OK, Interface(), "\r\nOK\r\n"),
+        (OK, having(V=0), "0\r"),
+        (OK, having(Q=1), ""),
+        (OK, having(Q=2, V=0), ""),
+        (OK, having(S3=10, S4=32), "\n OK\n "),
+        (OK, having(V=0, S3=10), "0\n"),
+        (Outcome(End.ERROR, final="ERROR"), having(V=0), "4\r"),
+        (Outcome(End.ERROR, final="+CME ERROR: 10"), having(V=0), "4\r"),
+        (Outcome(End.ERROR, final="+CME ERROR: 10"), having(CMEE=1), "\r\n+CME ERROR: 10\r\n"),
+        (Outcome(End.ERROR, final="+CME ERROR: 10"), having(CMEE=2), "\r\n+CME ERROR: SIM not inserted\r\n"),
+        (Outcome(End.ERROR, final="+CME ERROR: 10"), having(V=0, CMEE=1), "+CME ERROR: 10\r"),
+        (Outcome(End.ERROR, final="+CMS ERROR: 500"), having(V=0), "+CMS ERROR: 500\r"),
+        (Outcome(End.ERROR, final="what is that"), having(V=0), "what is that\r"),
+        (Outcome(End.ERROR, final="BUSY"), Interface(), "\r\nBUSY\r\n"),
+        (Outcome(End.ERROR, final="BUSY"), having(X=3, V=0), "7\r"),
+        (Outcome(End.ERROR, final="BUSY"), having(X=2), "\r\nNO CARRIER\r\n"),
+        (Outcome(End.ERROR, final="BUSY"), having(X=0, V=0), "3\r"),
+        (Outcome(End.ERROR, final="NO DIALTONE"), having(X=2, V=0), "6\r"),
+        (Outcome(End.ERROR, final="NO DIALTONE"), having(X=3), "\r\nNO CARRIER\r\n"),
+        (Outcome(End.ERROR, final="NO ANSWER"), having(X=0, V=0), "8\r"),
+        (Outcome(End.OK, final="CONNECT 9600"), Interface(), "\r\nCONNECT 9600\r\n"),
+        (Outcome(End.OK, final="CONNECT 9600"), having(X=0), "\r\nCONNECT\r\n"),
+        (Outcome(End.OK, final="CONNECT 9600"), having(V=0), "1\r"),
+        (Outcome(End.REJECTED, Reason.HELD), having(CMEE=1), "\r\n+CME ERROR: 2\r\n"),
+    ],
+)
+def test_a_final_result_is_shown_under_the_instance_s_own_settings(
+    outcome: Outcome, interface: Interface, shown: str
+) -> None:
+    """V.250 6.2.5 to 6.2.7 and table 1."""
+    assert show_final(outcome, interface) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "interface", "shown"),
+    [
+        (Line("+CSQ: 9,0", lead=True), Interface(), "\r\n+CSQ: 9,0\r\n"),
+        (Line("#SS: 2,0"), Interface(), "#SS: 2,0\r\n"),
+        (Line("+CSQ: 9,0", lead=True), having(V=0), "+CSQ: 9,0\r\n"),
+        (Line("+CSQ: 9,0", lead=True), having(Q=1), "\r\n+CSQ: 9,0\r\n"),
+        (Line("+CSQ: 9,0", lead=True), having(S4=0), "\r\0+CSQ: 9,0\r\0"),
+    ],
+)
+def test_an_answer_line_is_framed_under_v_s3_and_s4(line: Line, interface: Interface, shown: str) -> None:
+    assert show_line(line, interface) == shown
+
+
+@pytest.mark.parametrize(
+    ("lines", "interface", "shown"),
+    [
+        (("+CREG: 1",), Interface(), "\r\n+CREG: 1\r\n"),
+        (("+CREG: 1",), having(V=0), "+CREG: 1\r\n"),
+        (("+CREG: 1",), having(Q=1), "\r\n+CREG: 1\r\n"),
+        (("+CMT: ,24", "0791"), Interface(), "\r\n+CMT: ,24\r\n0791\r\n"),
+        (("RING",), Interface(), "\r\nRING\r\n"),
+        (("RING",), having(V=0), "2\r"),
+        (("RING",), having(Q=1), ""),
+        (("NO CARRIER",), having(V=0), "3\r"),
+    ],
+)
+def test_an_unsolicited_code_is_shown_as_the_instance_asked(
+    lines: tuple[str, ...], interface: Interface, shown: str
+) -> None:
+    assert show_unsolicited(lines, interface) == shown

@@ -11,13 +11,13 @@ from atrund.atrun.request import (
     Effect,
     End,
     Event,
-    IllegalTransition,
     Life,
     Outcome,
     Reason,
     Request,
     State,
 )
+from atrund.table import IllegalTransition
 
 
 def reachable(start: State) -> set[State]:
