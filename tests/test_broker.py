@@ -3,6 +3,8 @@
 
 import asyncio
 import contextlib
+import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from atrund import broker as room
-from atrund.broker import Broker, BrokerSettings, Incoming
+from atrund.broker import Broker, BrokerSettings, Incoming, switched_off
+from atrund.broker.connection import WINDOW, Connection
 from atrund.ledger import Ledger, tables
 from tests.support.virtual import AtOnce
 
@@ -139,12 +142,17 @@ SETTINGS = BrokerSettings(
 async def scene(
     fake: FakeBroker,
     on_message: Callable[[Incoming], None] | None = None,
+    disk: AtOnce | None = None,
+    down: float = 0.0,
     **settings: Any,  # noqa: ANN401 - any of them
 ) -> AsyncIterator[Scene]:
     port = await fake.start()
-    disk = AtOnce()
+    if disk is None:
+        disk = AtOnce()
+        tables.set_meta(room._AWAY, room._NOT_AWAY)(disk.store.connection)
     ledger = Ledger(disk)
     await ledger.start()
+    ledger.down = down
     heard: list[Incoming] = []
     broker = Broker(
         replace(SETTINGS, port=port, **settings),
@@ -186,7 +194,7 @@ async def test_what_comes_in_one_piece_with_the_connack_is_taken() -> None:
 
 async def test_what_waited_while_we_were_away_long_is_told_as_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """MQ-2: 60 s of absence, a kept session, 5 s behind the CONNACK."""
-    monkeypatch.setattr(room, "_QUEUED_AWAY", 0.0)
+    monkeypatch.setattr("atrund.broker.connection.QUEUED_AWAY", 0.0)
     async with scene(FakeBroker(session_present=True)) as it:
         await until(lambda: it.broker.connected, "the connection")
         it.fake.queued = [(BASE + "at/request", b"AT")]
@@ -196,8 +204,58 @@ async def test_what_waited_while_we_were_away_long_is_told_as_queued(monkeypatch
         assert it.heard[0].queued
 
 
+@pytest.mark.parametrize(
+    ("down", "away", "queued"),
+    [
+        (59.0, room._NOT_AWAY, False),
+        (61.0, room._NOT_AWAY, True),
+        (math.inf, room._NOT_AWAY, True),
+        (1.0, 950.0, False),
+        (1.0, 900.0, True),
+        (11.0, 950.0, True),
+        (1.0, None, True),
+    ],
+)
+async def test_time_without_a_connection_goes_on_over_a_restart(
+    down: float, away: float | None, *, queued: bool
+) -> None:
+    """MQ-2, REQ-11: what the daemon ran without a connection before it, and all the time for which it did not run."""
+    disk = AtOnce()
+    tables.keep_run(1000.0)(disk.store.connection)
+    if away is not None:
+        tables.set_meta(room._AWAY, away)(disk.store.connection)
+    fake = FakeBroker(session_present=True, queued=[(BASE + "at/request", b"AT")])
+    async with scene(fake, disk=disk, down=down) as it:
+        await until(lambda: it.heard, "the message")
+        assert it.heard[0].queued == queued
+        await until(lambda: tables.get_meta(room._AWAY, 0.0)(disk.store.connection) == room._NOT_AWAY, "the note")
+        assert it.fake.writer is not None
+        it.fake.writer.transport.abort()
+        await until(lambda: tables.get_meta(room._AWAY, 0.0)(disk.store.connection) >= 1000.0, "the note")
+
+
+async def test_while_mqtt_is_off_there_is_no_connection() -> None:
+    disk = AtOnce()
+    tables.set_meta(room._AWAY, room._NOT_AWAY)(disk.store.connection)
+    ledger = Ledger(disk)
+    await ledger.start()
+    switched_off(ledger)
+    assert tables.get_meta(room._AWAY, 5.0)(disk.store.connection) == 0.0
+    await ledger.close()
+
+
+async def test_a_ledger_that_can_not_be_asked_means_long_away() -> None:
+    disk = AtOnce()
+    disk.broken = "disk I/O error"
+    fake = FakeBroker(session_present=True, queued=[(BASE + "at/request", b"AT")])
+    async with scene(fake, disk=disk) as it:
+        await until(lambda: it.heard, "the message")
+        assert it.heard[0].queued
+        disk.broken = ""
+
+
 async def test_without_a_kept_session_nothing_was_queued(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_QUEUED_AWAY", 0.0)
+    monkeypatch.setattr("atrund.broker.connection.QUEUED_AWAY", 0.0)
     async with scene(FakeBroker(session_present=False)) as it:
         await until(lambda: it.broker.connected, "the connection")
         it.fake.queued = [(BASE + "at/request", b"AT")]
@@ -235,9 +293,9 @@ async def test_a_row_leaves_only_when_it_was_acknowledged() -> None:
 async def test_no_more_rows_are_in_flight_than_the_window_holds() -> None:
     async with scene(FakeBroker(acknowledges=lambda topic: "status" in topic)) as it:
         it.post(*(f"event/{n}" for n in range(100)))
-        await until(lambda: len(it.fake.topics()) == room.WINDOW, "a full window")
+        await until(lambda: len(it.fake.topics()) == WINDOW, "a full window")
         await asyncio.sleep(0.05)
-        assert it.fake.topics() == [f"event/{n}" for n in range(room.WINDOW)]
+        assert it.fake.topics() == [f"event/{n}" for n in range(WINDOW)]
 
 
 async def test_a_record_that_costs_three_connections_is_set_aside() -> None:
@@ -288,8 +346,36 @@ async def test_the_goodbye() -> None:
         assert status == [b'{"state":"online","reason":null}', b'{"state":"offline","reason":"stopped"}']
 
 
+async def test_what_waits_goes_out_before_the_goodbye(tmp_path: Path) -> None:
+    """The rows, what is still to be written behind among them, then `offline`, then nothing."""
+    async with scene(FakeBroker(), disk=AtOnce(tmp_path / "ledger.db")) as it:
+        await until(lambda: it.broker.connected, "the connection")
+        it.post(*(f"event/{n}" for n in range(3 * WINDOW)))
+        await it.broker.say_goodbye("stopped")
+        it.post("event/late")
+        await until(lambda: it.fake.left_in_order, "the end in order")
+        states = [json.loads(text)["state"] for topic, text in it.fake.got if topic == BASE + "status"]
+        assert states == ["online", "offline"]
+        assert it.fake.topics() == [f"event/{n}" for n in range(3 * WINDOW)]
+        assert it.fake.got[-1][0] == BASE + "status"
+        assert it.outbox == ["event/late"]
+
+
+async def test_what_the_broker_does_not_take_in_time_waits_for_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "FLUSH", 0.05)
+    async with scene(FakeBroker(acknowledges=lambda topic: "status" in topic)) as it:
+        await until(lambda: it.broker.connected, "the connection")
+        it.post("event/one", "event/two")
+        async with asyncio.timeout(1):
+            await it.broker.say_goodbye("stopped")
+        await until(lambda: it.fake.left_in_order, "the end in order")
+        assert json.loads(it.fake.got[-1][1])["state"] == "offline"
+        assert it.outbox == ["event/one", "event/two"]
+
+
 async def test_a_goodbye_that_nobody_hears_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "GOODBYE", 0.05)
+    monkeypatch.setattr(room, "FLUSH", 0.05)
+    monkeypatch.setattr(room, "GOODBYE", 0.1)
     async with scene(FakeBroker(acknowledges=lambda _: False)) as it:
         await it.broker.say_goodbye("stopped")  # not connected yet: nothing to do
         await until(lambda: it.broker.connected, "the connection")
@@ -323,14 +409,14 @@ async def test_a_broker_that_cannot_be_had_is_said_once_and_tried_again(
 ) -> None:
     tries = 0
 
-    class Counting(room._Connection):
+    class Counting(Connection):
         def __init__(self, *given: Any) -> None:  # noqa: ANN401 - handed on
             nonlocal tries
             tries += 1
             super().__init__(*given)
 
     with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
-        patch.setattr(room, "_Connection", Counting)
+        patch.setattr(room, "Connection", Counting)
         port = settings.pop("port", None)
         async with scene(fake, **settings) as it:
             if port is not None:

@@ -6,15 +6,21 @@ The event loop never waits for the disk; it awaits a future where a promise rest
 
 import asyncio
 import contextlib
+import functools
+import math
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import structlog
+
 from atrund.ledger import tables
 from atrund.ledger.schema import LedgerRefusedError, open_file
-from atrund.ledger.writer import Job, StorageError, Store, Write, Writer
+from atrund.ledger.writer import Job, StorageError, Store, UnfitError, Write, Writer
+
+log = structlog.get_logger()
 
 __all__ = ["Ledger", "LedgerRefusedError", "StorageError", "Submits", "open_ledger"]
 
@@ -22,7 +28,10 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds to write what waits at the end: flash takes 100 ms a sync, and little can be waiting."""
 KEEP_RUN: Final = 600.0
 """Seconds between two times that the run clock is kept: so much of an idle time may a crash forget (REQ-11)."""
-
+OWED_MAX: Final = 1000
+"""Jobs that are owed at once: more than there can be requests on their way when the disk fails."""
+SETTLE_EVERY: Final = 5.0
+"""Seconds between two tries to write what is owed."""
 
 Told = Callable[[], None]
 
@@ -53,6 +62,12 @@ class Ledger:
         self._base_run = 0.0
         self._started = 0.0
         self._keeping: asyncio.TimerHandle | None = None
+        self._owed: dict[asyncio.Future[None], tuple[Write, ...]] = {}
+        self._handed: set[asyncio.Future[None]] = set()
+        """Of those, the ones that the writer has just now."""
+        self._settling: asyncio.TimerHandle | None = None
+        self.down = math.inf
+        """Seconds for which the daemon did not run before this start, or more; infinite while not known."""
 
     @property
     def run(self) -> float:
@@ -70,13 +85,16 @@ class Ledger:
         if self._writer is not None:
             try:
                 self._base_run = await self.ask(tables.get_meta("run", 0.0))
+                self.down = _since(await self.ask(tables.get_text(_ALIVE)), self._started)
             except StorageError as error:
                 self.failure = str(error)
             self._keep_run()
 
     async def durable(self, *writes: Write) -> list[Any]:
         """Write together and synced to disk before this returns; returns each write's value. Raises `StorageError`."""
-        results = await self._submit((*writes, tables.keep_run(self.run)), synced=True)
+        self._settle()
+        # The clock first, for an outcome is stamped with it.
+        _, _, *results = await self._submit((*self._clocks(), *writes), synced=True)
         self.on_posted()
         return results
 
@@ -91,19 +109,72 @@ class Ledger:
             return
         self._writer.submit(Job((*writes, self._tell_posted())))
 
+    def owe(self, *writes: Write) -> "asyncio.Future[None]":
+        """Write together what the disk just refused, synced, as soon as it takes it, ahead of all that comes later.
+
+        Returns a future that resolves when it is written, or given up: then it is counted as missed.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._writer is None or len(self._owed) >= OWED_MAX:
+            self._missed += 1
+            future.set_result(None)
+            return future
+        self._owed[future] = writes
+        self._settle_later()
+        return future
+
     async def close(self) -> None:
         """Write what waits and close the file."""
         if self._keeping is not None:
             self._keeping.cancel()
+        if self._settling is not None:
+            self._settling.cancel()
         if self._writer is not None:
-            self.behind(tables.keep_run(self.run))
+            self._settle()
+            self.behind(*self._clocks())
             writer, self._writer = self._writer, None
             await asyncio.get_running_loop().run_in_executor(None, writer.close, CLOSE_TIMEOUT)
 
     def _keep_run(self) -> None:
         if self._keeping is not None:  # the first time it was just read
-            self.behind(tables.keep_run(self.run))
+            self.behind(*self._clocks())
         self._keeping = asyncio.get_running_loop().call_later(KEEP_RUN, self._keep_run)
+
+    def _clocks(self) -> tuple[Write, Write]:
+        """Keep how long the daemon has run, and the moment on the machine's own clock."""
+        moment = f"{_boot()} {asyncio.get_running_loop().time()}"
+        return tables.keep_run(self.run), tables.set_text(_ALIVE, moment)
+
+    def _settle_later(self) -> None:
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_EVERY, self._settle)
+
+    def _settle(self) -> None:
+        """Hand over what is owed and not handed over yet; what fails is owed on."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        for owed, writes in self._owed.items():
+            if owed in self._handed or self._writer is None:
+                continue
+            self._handed.add(owed)
+            future: Future[list[Any]] = Future()
+            self._writer.submit(Job(writes, future, synced=True))
+            asyncio.wrap_future(future).add_done_callback(functools.partial(self._settled, owed))
+
+    def _settled(self, owed: "asyncio.Future[None]", done: "asyncio.Future[list[Any]]") -> None:
+        self._handed.discard(owed)
+        error = done.exception()
+        if isinstance(error, UnfitError):
+            log.error("outcome given up: it can't be recorded at all", detail=str(error))
+            self._missed += 1
+        elif error is not None:
+            self._settle_later()
+            return
+        del self._owed[owed]
+        if not owed.done():
+            owed.set_result(None)
+        self.on_posted()
 
     def _tell_posted(self) -> Write:
         loop = asyncio.get_running_loop()
@@ -125,6 +196,26 @@ class Ledger:
 
 def _nobody() -> None:
     pass
+
+
+_ALIVE: Final = "alive"
+"""When the daemon was last known to run: the machine's boot, and seconds since then."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@functools.cache
+def _boot() -> str:
+    """Return what tells this boot of the machine from every other (random(4)), or ""."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _since(alive: str, now: float) -> float:
+    """Return for how long the daemon did not run, infinite where another boot or nothing is known."""
+    boot, _, moment = alive.partition(" ")
+    return max(0.0, now - float(moment)) if boot and boot == _boot() else math.inf
 
 
 def open_ledger(state_dir: Path) -> Ledger:

@@ -48,6 +48,26 @@ MIGRATIONS: Final = (
     );
     CREATE TABLE meta (name TEXT PRIMARY KEY, value);
     """,
+    """
+    ALTER TABLE requests ADD COLUMN ended REAL;  -- seconds that the daemon had run when the outcome came
+    """,
+    """
+    CREATE TABLE settings (              -- what commands set (CMD-4): counts before the configuration file's value
+        key   TEXT PRIMARY KEY,
+        value TEXT NOT NULL,             -- JSON, secrets in clear
+        door  TEXT NOT NULL,
+        peer  TEXT NOT NULL,
+        ts    TEXT NOT NULL
+    );
+    CREATE TABLE undos (                 -- of hazardous commands that nobody confirmed yet (POL-2)
+        id   INTEGER PRIMARY KEY AUTOINCREMENT,
+        undo TEXT NOT NULL,              -- a command line
+        due  REAL NOT NULL,              -- seconds that the daemon has run (REQ-11)
+        rid  TEXT NOT NULL,
+        door TEXT NOT NULL,
+        peer TEXT NOT NULL
+    );
+    """,
 )
 """One script a version; a later version adds scripts and never changes one."""
 

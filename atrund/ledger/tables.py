@@ -36,6 +36,8 @@ class Known:
     digest: str
     outcome: Outcome | None
     answered: bool
+    ended: float | None = None
+    """Seconds that the daemon had run when the outcome was recorded; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,10 @@ def mark_sent(rid: str) -> Write:
 
 
 def mark_ended(rid: str, outcome: Outcome) -> Write:
-    """Note the one outcome; a second one changes nothing."""
+    """Note the one outcome, at the run clock as it was last kept; a second one changes nothing."""
     return _change(
-        "UPDATE requests SET state = 'ended', outcome = ? WHERE rid = ? AND outcome IS NULL",
+        "UPDATE requests SET state = 'ended', outcome = ?, ended = (SELECT value FROM meta WHERE name = 'run')"
+        " WHERE rid = ? AND outcome IS NULL",
         (_outcome_to_json(outcome), rid),
     )
 
@@ -256,7 +259,7 @@ def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
     return (_change(forget, (run - MESSAGES_SPAN, kept)),)
 
 
-_COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered"
+_COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered, ended, run"
 
 
 _OCTETS: Final = "length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB)) + length(CAST(extra AS BLOB))"
@@ -287,9 +290,15 @@ def _one(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> Known |
 
 
 def _known(row: tuple[Any, ...]) -> Known:
-    rid, door, peer, key, digest, line, asked, state, outcome, answered = row
-    request = Request(rid=rid, door=Door(door), peer=peer, line=line, key=key, **json.loads(asked))
-    return Known(request, state, digest, None if outcome is None else _outcome_from_json(outcome), bool(answered))
+    rid, door, peer, key, digest, line, asked, state, outcome, answered, ended, run = row
+    given = json.loads(asked)
+    names = tuple(given.pop("names", ()))
+    request = Request(rid=rid, door=Door(door), peer=peer, line=line, key=key, names=names, **given)
+    if outcome is None:
+        return Known(request, state, digest, None, bool(answered))
+    # One that an earlier version wrote has no time of its end, and is taken to be as old as its request.
+    since = float(run if ended is None else ended)
+    return Known(request, state, digest, _outcome_from_json(outcome), bool(answered), since)
 
 
 def _asked(request: Request) -> str:
@@ -300,6 +309,8 @@ def _asked(request: Request) -> str:
             "instance": request.instance,
             "reply": request.reply,
             "expires": request.expires,
+            "names": request.names,
+            "forgeable": request.forgeable,
             "context": dict(request.context),
         }
     )

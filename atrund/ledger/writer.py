@@ -29,6 +29,10 @@ class StorageError(Exception):
     """The disk did not take it. Nothing of the job was written."""
 
 
+class UnfitError(StorageError):
+    """The ledger itself can't hold it: no later try will be any better."""
+
+
 @dataclass(slots=True)
 class Job:
     """Writes that belong together. `future` is None for what is written behind."""
@@ -85,7 +89,7 @@ class Store:
         except Exception as error:  # noqa: BLE001 - a row that can't be read or written must not end the thread
             self.connection.execute("ROLLBACK TO job")
             self.connection.execute("RELEASE job")
-            return StorageError(str(error) or repr(error))
+            return UnfitError(str(error) or repr(error))
         self.connection.execute("RELEASE job")
         return result
 

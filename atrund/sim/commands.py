@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from atrund.at.syntax import Command, Op, unquote
-from atrund.sim import location, messages, packet, radio, uploads
+from atrund.sim import card, location, messages, packet, radio, sending, uploads
 from atrund.sim.conditions import refusal
 from atrund.sim.settings import AT_RUN, SETTINGS, WITHOUT_AT_RUN
 from atrund.sim.state import S_REGISTERS, PortSettings
@@ -242,7 +242,7 @@ def _of_sim(value: Callable[["SimPort"], str], prefix: str = "") -> Handler:
     def handle(port: "SimPort", command: Command) -> Iterable[Step]:
         if command.op is Op.TEST:
             return ()
-        radio.need_sim(port)
+        card.need_sim(port)
         return (f"{prefix}{value(port)}",)
 
     return handle
@@ -290,9 +290,11 @@ def _imsi(port: "SimPort") -> str:
 HANDLERS: Final[dict[str, Handler]] = {
     **SETTINGS,
     **{name: _only_with_at_run(SETTINGS[name]) for name in AT_RUN},
+    **card.HANDLERS,
     **radio.HANDLERS,
     **packet.HANDLERS,
     **messages.HANDLERS,
+    **sending.HANDLERS,
     **dict.fromkeys(
         ("", "H", "L", "M", "X", "&C", "&D", "&K", "&P", "&S", "&W", "&Y", "\\Q", "\\R", "+CSAS", "+CRES", "#SELINT"),
         nothing,

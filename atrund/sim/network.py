@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from atrund.sim.rendering import cds_line, cmt_lines
-from atrund.sim.reports import Report, is_report
 from atrund.sim.state import Power
 from atrund.sim.store import Message, Status
+from atrund.sms.envelope import MTI_STATUS_REPORT, message_type
 from atrund.sms.pdu import Address, Deliver, PduError, Submit, Timestamp, decode_deliver
+from atrund.sms.report import StatusReport, decode_report
 
 if TYPE_CHECKING:  # the module owns its network, and so knows it
     from collections.abc import Callable
@@ -110,7 +111,7 @@ class Network:
     def report(self, reference: int, recipient: Address, status: int = 0) -> Outcome:
         """Bring a status report of a sent message to the module. Raises as `deliver` does."""
         now = Timestamp.of(self._module.clock())
-        return self.deliver(Report(reference, recipient, now, now, status, SERVICE_CENTRE).encode())
+        return self.deliver(StatusReport(reference, recipient, now, now, status, SERVICE_CENTRE).encode())
 
     def deliver(self, pdu: bytes) -> Outcome:
         """Bring an SMS-DELIVER or a status report to the module, or keep it until that can take it.
@@ -171,12 +172,12 @@ class Network:
         timer = asyncio.get_running_loop().call_later(delay, report)
         self._reports.add(timer)
 
-    def _bring(self, pdu: bytes, message: Deliver | Report) -> Outcome:
+    def _bring(self, pdu: bytes, message: Deliver | StatusReport) -> Outcome:
         module = self._module
         reachable = module.power is Power.ON and module.radio.in_service and not module.sms_busy
         if not reachable or self._unacknowledged is not None:
             return Outcome.HELD
-        if isinstance(message, Report):
+        if isinstance(message, StatusReport):
             return self._bring_report(pdu)
         if module.values.get("#SMSATRUN") == ("1",) and is_at_run(message):
             self.swallowed += 1
@@ -241,8 +242,8 @@ class Network:
         self.release()
 
 
-def _decode(pdu: bytes) -> Deliver | Report:
-    return Report.decode(pdu) if is_report(pdu) else decode_deliver(pdu)
+def _decode(pdu: bytes) -> Deliver | StatusReport:
+    return decode_report(pdu) if message_type(pdu) == MTI_STATUS_REPORT else decode_deliver(pdu)
 
 
 def is_at_run(message: Deliver) -> bool:

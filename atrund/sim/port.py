@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Final
 from atrund.at.results import CME_TEXTS
 from atrund.at.syntax import Command, LineRefused, Op, parse
 from atrund.sim.commands import handler_of
+from atrund.sim.editor import BACKSPACES, CR, LF, Editor
 from atrund.sim.outlet import Outlet
 from atrund.sim.state import PortSettings
 from atrund.sim.steps import Prompt, Refused, Step, Wait
 
 if TYPE_CHECKING:  # the module owns its ports, and so knows them
     from atrund.sim.module import SimModule
-
-LINE_CAP: Final = 4096
-"""Bytes of a command line that are kept; the longest that a module takes is well below. A longer line is ERROR."""
 
 DATA_CAP: Final = 8192
 """Bytes of data kept at a text prompt: the longest text, ten parts of 153 characters as hex of UCS-2, is 6120."""
@@ -43,7 +41,7 @@ SURPLUS_SECONDS: Final = 0.1
 HIDDEN: Final = -1
 """The number of a port that no unsolicited line goes to: another tenant's, or the module's own."""
 
-_LF, _CR, _CTRL_Z, _ESC, _BACKSPACES = 0x0A, 0x0D, 0x1A, 0x1B, frozenset({0x08, 0x7F})
+_CTRL_Z, _ESC = 0x1A, 0x1B
 
 
 class SimPort:
@@ -58,8 +56,7 @@ class SimPort:
         self._write = write
         self._closed = False
         self._out = bytearray()
-        self._line = bytearray()
-        self._overlong = False
+        self._editor = Editor(self._echo, self._too_soon)
         self._queue: deque[Command] = deque()
         self._script: Iterator[Step] | None = None
         self._prompt: Prompt | None = None
@@ -75,7 +72,6 @@ class SimPort:
         self._short: asyncio.TimerHandle | None = None
         self._deaf_until: float | None = None
         self._final_at: float | None = None
-        self._hasty = False
 
     @property
     def settings(self) -> PortSettings:
@@ -103,7 +99,7 @@ class SimPort:
             if self._prompt is not None:
                 self._take_data(self._prompt, byte)
             elif self.busy:
-                if self._abortable and byte != _LF:
+                if self._abortable and byte != LF:
                     self._finish("ABORTED")
                 elif self._escape:
                     self._take_escape(byte)
@@ -126,9 +122,7 @@ class SimPort:
     def interrupt(self) -> None:
         """Forget the line, the prompt and the running command without an answer."""
         self._stop()
-        self._line.clear()
-        self._overlong = False
-        self._hasty = False
+        self._editor.clear()
         self._final_at = None
         self._deaf_until = None
         self._outlet.cancel()
@@ -151,39 +145,13 @@ class SimPort:
     # Input.
 
     def _take_command(self, byte: int) -> None:
-        if byte == _CR:
-            self._echo(b"\r")
-            line, overlong, hasty = self._line.decode("latin-1"), self._overlong, self._hasty
-            self._line.clear()
-            self._overlong = self._hasty = False
-            if len(line) > 1 and not (hasty and self._refuse_haste(line)):
-                self._run(line, overlong=overlong)
-        elif byte in _BACKSPACES:
-            if self._line:
-                self._line.pop()
-                self._echo(b"\b \b")
-        elif byte >= 0x20:
-            self._echo(bytes([byte]))
-            if len(self._line) < 2:
-                self._take_prefix(byte)
-            elif len(self._line) < LINE_CAP:
-                self._line.append(byte)
-            else:
-                self._overlong = True
-
-    def _take_prefix(self, byte: int) -> None:
-        """Wait for AT, in whatever noise, or for A/ (V.250 5.2.1, 5.2.4)."""
-        character = chr(byte).upper()
-        if character == "A":
-            self._line[:] = bytes([byte])
-            self._hasty = self._too_soon()
-        elif self._line and character == "T":
-            self._line.append(byte)
-        else:
-            repeat = bool(self._line) and character == "/"
-            self._line.clear()
-            if repeat:
-                self._run(self.last_line or "AT", overlong=False)
+        typed = self._editor.take(byte)
+        if typed is None:
+            return
+        if typed.repeat:
+            self._run(self.last_line or "AT", overlong=False)
+        elif not (typed.hasty and self._refuse_haste(typed.line)):
+            self._run(typed.line, overlong=typed.overlong)
 
     def _too_soon(self) -> bool:
         """Whether the last result was out less than the gap ago that this firmware wants."""
@@ -231,7 +199,7 @@ class SimPort:
             self._finish("OK")
         elif byte == _CTRL_Z:
             self._answer_prompt(prompt)
-        elif byte in _BACKSPACES:
+        elif byte in BACKSPACES:
             if self._data:
                 self._data.pop()
                 self._echo(b"\b \b")
@@ -239,7 +207,7 @@ class SimPort:
             self._echo(bytes([byte]))
             if len(self._data) < DATA_CAP:
                 self._data.append(byte)
-            if byte == _CR and prompt.again:
+            if byte == CR and prompt.again:
                 self._put(prompt.mark)
 
     def _watch_short(self) -> None:

@@ -1,38 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of the SIM, the registration, the signal and the cells."""
+"""Commands of the registration, the signal and the cells."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from atrund.at.syntax import Command, Op, arguments, unquote
+from atrund.at.syntax import Command, Op, unquote
+from atrund.sim.settings import with_status
 from atrund.sim.state import HOME, OPERATORS, Operator, Sim, Technology
-from atrund.sim.steps import (
-    BAD_PARAMETER,
-    INCORRECT_PASSWORD,
-    NO_SERVICE,
-    SIM_FAILURE,
-    SIM_NOT_INSERTED,
-    SIM_PIN_REQUIRED,
-    SIM_PUK_REQUIRED,
-    Handler,
-    Refused,
-    Step,
-    Wait,
-    number,
-    parameters,
-)
+from atrund.sim.steps import BAD_PARAMETER, NO_SERVICE, Handler, Refused, Step, Wait, number, parameters
 
 if TYPE_CHECKING:  # for the annotations alone
     from atrund.sim.port import SimPort
-
-
-def need_sim(port: "SimPort") -> None:
-    """Refuse a command that can't do without the SIM."""
-    state = port.module.card.state
-    if state is Sim.MISSING:
-        raise Refused(SIM_NOT_INSERTED)
-    if state is not Sim.READY:
-        raise Refused(SIM_PIN_REQUIRED)
 
 
 def registration_line(port: "SimPort", name: str) -> str | None:
@@ -43,61 +21,13 @@ def registration_line(port: "SimPort", name: str) -> str | None:
     return f"{name}: {_registration(port, name, mode)}"
 
 
-def pin(port: "SimPort", command: Command) -> Iterable[Step]:
-    """+CPIN (TS 27.007 8.3)."""
-    module = port.module
-    match command.op:
-        case Op.READ:
-            if module.card.state is Sim.MISSING:
-                raise Refused(SIM_NOT_INSERTED)
-            return (f"+CPIN: {module.card.state.value}",)
-        case Op.SET:
-            given = [unquote(text) for text in arguments(command.args)] or [""]
-            if module.card.state is Sim.PUK and module.quirks.on("puk"):
-                _enter_puk(port, given)
-            else:
-                _enter_pin(port, given[0])
-            return ()
-        case Op.TEST:
-            return ()
-        case Op.EXECUTE:
-            raise Refused
-
-
-def pin_counter(port: "SimPort", _command: Command) -> Iterable[Step]:
-    """#PCT: how many tries of the PIN are left, or of the PUK where that is asked for."""
-    card = port.module.card
-    of_puk = card.state is Sim.PUK and port.module.quirks.on("puk")
-    return (f"#PCT: {card.puk_tries if of_puk else card.tries}",)
-
-
-def sim_status(port: "SimPort", command: Command) -> Iterable[Step]:
-    """#QSS."""
-    status = port.module.card.qss
-    return _with_status(port, command, range(3), f",{min(status, 1) if port.settings.number('#QSS') < 2 else status}")
-
-
-def sim_detection(port: "SimPort", command: Command) -> Iterable[Step]:
-    """#SIMDET: mode 0 takes the SIM out, 1 puts it in, 2 follows the holder's switch."""
-    module = port.module
-    mode = module.values.get("#SIMDET", ("2",))[0]
-    if command.op is Op.READ:
-        return (f"#SIMDET: {mode},{int(module.card.state is not Sim.MISSING)}",)
-    if command.op is Op.TEST:
-        return ("#SIMDET: (0-2)",)
-    wanted = number(parameters(command, 1)[0], range(3))
-    module.values["#SIMDET"] = (str(wanted),)
-    module.set_sim(Sim.MISSING if wanted == 0 else Sim.READY)
-    return ()
-
-
 def registration(port: "SimPort", command: Command) -> Iterable[Step]:
     """+CREG, +CGREG, +CEREG (TS 27.007 7.2, 10.1.20, 10.1.22)."""
     name = command.name
     if command.op is Op.READ:
         mode = port.settings.number(name)
         return (f"{name}: {mode},{_registration(port, name, mode)}",)
-    return _with_status(port, command, _registration_modes(port, name), "")
+    return with_status(port, command, _registration_modes(port, name), "")
 
 
 def signal_quality(port: "SimPort", command: Command) -> Iterable[Step]:
@@ -211,7 +141,7 @@ def radio_status(port: "SimPort", _command: Command) -> Iterable[Step]:
 def network_type(port: "SimPort", command: Command) -> Iterable[Step]:
     """#PSNT: 0 GPRS, 2 UMTS, 4 LTE."""
     kind = {Technology.GSM: 0, Technology.UMTS: 2, Technology.LTE: 4}[port.module.identity.technology]
-    return _with_status(port, command, range(2), f",{kind}")
+    return with_status(port, command, range(2), f",{kind}")
 
 
 def indicators(port: "SimPort", command: Command) -> Iterable[Step]:
@@ -249,10 +179,6 @@ PERIODIC_TAU: Final = "01000111"
 """What a network grants for power saving: 4 minutes, 70 hours (TS 24.008 10.5.7.4, 10.5.7.4a)."""
 
 HANDLERS: Final[dict[str, Handler]] = {
-    "+CPIN": pin,
-    "#PCT": pin_counter,
-    "#QSS": sim_status,
-    "#SIMDET": sim_detection,
     "+CREG": registration,
     "+CGREG": registration,
     "+CEREG": registration,
@@ -320,49 +246,6 @@ def _registration_modes(port: "SimPort", name: str) -> range:
     if not port.module.quirks.on("creg_more"):
         return range(3)
     return range(6) if name == "+CEREG" else range(4)
-
-
-def _with_status(port: "SimPort", command: Command, modes: range, status: str) -> tuple[str, ...]:
-    """Handle a command that keeps a reporting mode and shows a status behind it."""
-    match command.op:
-        case Op.READ:
-            return (f"{command.name}: {port.settings.number(command.name)}{status}",)
-        case Op.TEST:
-            return (f"{command.name}: ({modes.start}-{modes.stop - 1})",)
-        case Op.SET:
-            port.settings.values[command.name] = (str(number(parameters(command, 1)[0], modes)),)
-            return ()
-        case Op.EXECUTE:
-            raise Refused
-
-
-def _enter_pin(port: "SimPort", given: str) -> None:
-    card = port.module.card
-    if card.state is Sim.MISSING:
-        raise Refused(SIM_NOT_INSERTED)
-    if card.state is not Sim.PIN:
-        raise Refused(INCORRECT_PASSWORD if card.state is Sim.PUK else BAD_PARAMETER)
-    if given == (card.new_pin or port.module.options.pin):
-        port.module.set_sim(Sim.READY)
-        return
-    card.tries -= 1
-    if card.tries <= 0:
-        card.state = Sim.PUK
-    raise Refused(INCORRECT_PASSWORD)
-
-
-def _enter_puk(port: "SimPort", given: list[str]) -> None:
-    """The PUK and a new PIN (TS 27.007 8.3); ten wrong PUKs and the SIM is of no more use."""
-    card = port.module.card
-    if len(given) != 2 or not given[1].isdecimal() or not 4 <= len(given[1]) <= 8:
-        raise Refused(SIM_PUK_REQUIRED)
-    if card.puk_tries <= 0:
-        raise Refused(SIM_FAILURE)
-    if given[0] != port.module.options.puk:
-        card.puk_tries -= 1
-        raise Refused(INCORRECT_PASSWORD)
-    card.new_pin, card.puk_tries = given[1], 10
-    port.module.set_sim(Sim.READY)
 
 
 def _operator_text(network: Operator, form: int) -> str:

@@ -6,11 +6,12 @@ In text mode what is not GSM 7-bit text is shown and typed as pairs of hex digit
 
 from typing import TYPE_CHECKING, Final
 
-from atrund.sim.reports import Report, is_report
 from atrund.sim.steps import cms
 from atrund.sim.store import Message, Status
 from atrund.sms.alphabet import Alphabet, decode_gsm7, encode_gsm7, replace_unsendable
+from atrund.sms.envelope import MTI_STATUS_REPORT, message_type
 from atrund.sms.pdu import Address, Dcs, Deliver, Timestamp, UserData, decode_deliver, decode_submit
+from atrund.sms.report import decode_report
 
 if TYPE_CHECKING:  # for the annotations alone
     from atrund.sim.port import SimPort
@@ -26,7 +27,7 @@ def listed(port: "SimPort", index: int, message: Message) -> tuple[str, ...]:
     """Return the two lines of +CMGL for a message; a status report has one in text mode."""
     if not port.settings.text_mode:
         return f'+CMGL: {index},{message.status.value},"",{_tpdu_length(message.pdu)}', message.pdu.hex().upper()
-    if message.status.received and is_report(message.pdu):
+    if message.status.received and message_type(message.pdu) == MTI_STATUS_REPORT:
         return (f'+CMGL: {index},"{message.status.words}",{_report_text(port, message.pdu)}',)
     address, stamp, data, _extra = _text_parts(port, message)
     detail = f",{_type_of(address)},{_length(data)}" if port.settings.number("+CSDH") else ""
@@ -38,7 +39,7 @@ def read(port: "SimPort", message: Message) -> tuple[str, ...]:
     """Return the two lines of +CMGR for a message; a status report has one in text mode."""
     if not port.settings.text_mode:
         return f'+CMGR: {message.status.value},"",{_tpdu_length(message.pdu)}', message.pdu.hex().upper()
-    if message.status.received and is_report(message.pdu):
+    if message.status.received and message_type(message.pdu) == MTI_STATUS_REPORT:
         return (f'+CMGR: "{message.status.words}",{_report_text(port, message.pdu)}',)
     address, stamp, data, extra = _text_parts(port, message)
     head = f'+CMGR: "{message.status.words}","{_shown_address(port, address)}",""'
@@ -129,10 +130,10 @@ def _text_parts(port: "SimPort", message: Message) -> tuple[Address, str, UserDa
 
 def _report_text(port: "SimPort", pdu: bytes) -> str:
     """Return first octet, reference, recipient, its type, both stamps and the status (TS 27.005 3.1, <fo> to <st>)."""
-    report = Report.decode(pdu)
+    report = decode_report(pdu)
     first = pdu[1 + pdu[0]]
     who = f'"{_shown_address(port, report.recipient)}",{_type_of(report.recipient)}'
-    stamps = f'"{stamp_text(report.sent)}","{stamp_text(report.discharged)}"'
+    stamps = f'"{stamp_text(report.timestamp)}","{stamp_text(report.discharge)}"'
     return f"{first},{report.reference},{who},{stamps},{report.status}"
 
 

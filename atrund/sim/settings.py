@@ -72,6 +72,20 @@ class Setting:
         return tuple(out)
 
 
+def with_status(port: "SimPort", command: Command, modes: range, status: str) -> tuple[str, ...]:
+    """Handle a command that keeps a reporting mode and shows a status behind it."""
+    match command.op:
+        case Op.READ:
+            return (f"{command.name}: {port.settings.number(command.name)}{status}",)
+        case Op.TEST:
+            return (f"{command.name}: ({modes.start}-{modes.stop - 1})",)
+        case Op.SET:
+            port.settings.values[command.name] = (str(number(parameters(command, 1)[0], modes)),)
+            return ()
+        case Op.EXECUTE:
+            raise Refused
+
+
 def _range_text(allowed: Field) -> str:
     if isinstance(allowed, Text):
         return ""

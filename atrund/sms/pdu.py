@@ -6,10 +6,19 @@ encoding what was decoded gives the same octets but for bits that the standard l
 """
 
 from dataclasses import dataclass
-from typing import Final
 
-from atrund.sms.address import Address, TypeOfNumber, decode_address, decode_service_centre
+from atrund.sms.address import Address, TypeOfNumber, decode_address
 from atrund.sms.dcs import DEFAULT_DCS, CodingGroup, Dcs, Waiting
+from atrund.sms.envelope import (
+    HEADER,
+    MTI_DELIVER,
+    MTI_SUBMIT,
+    begin,
+    check_common,
+    check_type,
+    encode_service_centre,
+    message_type,
+)
 from atrund.sms.fields import FieldReader, PduError, require_octet
 from atrund.sms.timestamp import (
     STAMP_LENGTH,
@@ -45,10 +54,6 @@ __all__ = [
     "message_type",
 ]
 
-MTI_DELIVER: Final = 0
-MTI_SUBMIT: Final = 1
-"""TP-MTI, bits 1 and 0 of the first octet of a TPDU (3GPP TS 23.040 9.2.3.1)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
@@ -67,7 +72,7 @@ class Deliver:
 
     def __post_init__(self) -> None:
         """Check what the parts can't check alone."""
-        _check_common(self.user_data, self.dcs, self.pid, self.smsc)
+        check_common(self.user_data, self.dcs, self.pid, self.smsc)
 
     def encode(self, *, smsc: bool = True) -> bytes:
         """Return the PDU, or the TPDU alone without the service centre field."""
@@ -77,11 +82,11 @@ class Deliver:
             | (0 if self.more_messages else _MMS)
             | (_LP if self.loop_prevention else 0)
             | (_SRI if self.status_report else 0)
-            | (_UDHI if self.user_data.header is not None else 0)
+            | (HEADER if self.user_data.header is not None else 0)
             | (_RP if self.reply_path else 0)
         )
         head = bytes([first]) + self.originator.encode() + bytes([self.pid, self.dcs.octet])
-        return _encode_service_centre(self.smsc, smsc=smsc) + head + self.timestamp.encode() + self.user_data.encode()
+        return encode_service_centre(self.smsc, smsc=smsc) + head + self.timestamp.encode() + self.user_data.encode()
 
     @property
     def tpdu_length(self) -> int:
@@ -107,7 +112,7 @@ class Submit:
     def __post_init__(self) -> None:
         """Check what the parts can't check alone."""
         require_octet("TP-MR", self.reference)
-        _check_common(self.user_data, self.dcs, self.pid, self.smsc)
+        check_common(self.user_data, self.dcs, self.pid, self.smsc)
 
     def encode(self, *, smsc: bool = True) -> bytes:
         """Return the PDU, or the TPDU alone without the service centre field."""
@@ -116,12 +121,12 @@ class Submit:
             | (_RD if self.reject_duplicates else 0)
             | _validity_format(self.validity)
             | (_SRR if self.status_report else 0)
-            | (_UDHI if self.user_data.header is not None else 0)
+            | (HEADER if self.user_data.header is not None else 0)
             | (_RP if self.reply_path else 0)
         )
         head = bytes([first, self.reference]) + self.destination.encode() + bytes([self.pid, self.dcs.octet])
         validity = b"" if self.validity is None else self.validity.encode()
-        return _encode_service_centre(self.smsc, smsc=smsc) + head + validity + self.user_data.encode()
+        return encode_service_centre(self.smsc, smsc=smsc) + head + validity + self.user_data.encode()
 
     @property
     def tpdu_length(self) -> int:
@@ -134,15 +139,15 @@ def decode_deliver(pdu: bytes | str, *, smsc: bool = True) -> Deliver:
 
     Raises PduError, and nothing else, for whatever is not one whole well-formed SMS-DELIVER.
     """
-    reader, centre, first = _begin(pdu, smsc=smsc)
-    _check_type(first, MTI_DELIVER)
+    reader, centre, first = begin(pdu, smsc=smsc)
+    check_type(first, MTI_DELIVER)
     originator = decode_address(reader, "TP-OA")
     pid, dcs = reader.octet("TP-PID"), Dcs(reader.octet("TP-DCS"))
     timestamp = decode_timestamp(reader, "TP-SCTS")
     return Deliver(
         originator,
         timestamp,
-        decode_user_data(reader, dcs, has_header=bool(first & _UDHI)),
+        decode_user_data(reader, dcs, has_header=bool(first & HEADER)),
         dcs,
         pid,
         centre,
@@ -158,15 +163,15 @@ def decode_submit(pdu: bytes | str, *, smsc: bool = True) -> Submit:
 
     Raises PduError, and nothing else, for whatever is not one whole well-formed SMS-SUBMIT.
     """
-    reader, centre, first = _begin(pdu, smsc=smsc)
-    _check_type(first, MTI_SUBMIT)
+    reader, centre, first = begin(pdu, smsc=smsc)
+    check_type(first, MTI_SUBMIT)
     reference = reader.octet("TP-MR")
     destination = decode_address(reader, "TP-DA")
     pid, dcs = reader.octet("TP-PID"), Dcs(reader.octet("TP-DCS"))
     validity = _decode_validity(reader, first & _VPF)
     return Submit(
         destination,
-        decode_user_data(reader, dcs, has_header=bool(first & _UDHI)),
+        decode_user_data(reader, dcs, has_header=bool(first & HEADER)),
         dcs,
         pid,
         centre,
@@ -176,45 +181,6 @@ def decode_submit(pdu: bytes | str, *, smsc: bool = True) -> Submit:
         status_report=bool(first & _SRR),
         reply_path=bool(first & _RP),
     )
-
-
-def message_type(pdu: bytes | str, *, smsc: bool = True) -> int:
-    """Return TP-MTI, 0 to 3, of a PDU of any kind; raises PduError if it can't be reached."""
-    return _begin(pdu, smsc=smsc)[2] & _MTI
-
-
-def _begin(pdu: bytes | str, *, smsc: bool) -> tuple[FieldReader, Address | None, int]:
-    reader = FieldReader(_from_hex(pdu) if isinstance(pdu, str) else pdu)
-    centre = decode_service_centre(reader) if smsc else None
-    return reader, centre, reader.octet("TP-MTI")
-
-
-def _from_hex(digits: str) -> bytes:
-    if len(digits) % 2:
-        raise PduError("PDU", f"{len(digits)} hex digits are no whole number of octets")
-    wrong = next((character for character in digits if character not in _HEX_DIGITS), None)
-    if wrong is not None:
-        raise PduError("PDU", f"{wrong!r} is no hex digit")
-    return bytes.fromhex(digits)
-
-
-def _check_type(first: int, wanted: int) -> None:
-    if first & _MTI != wanted:
-        raise PduError("TP-MTI", f"is {first & _MTI}, {wanted} is expected")
-
-
-def _check_common(user_data: UserData, dcs: Dcs, pid: int, smsc: Address | None) -> None:
-    require_octet("TP-PID", pid)
-    if (user_data.alphabet, user_data.compressed) != (dcs.alphabet, dcs.compressed):
-        raise PduError("TP-DCS", f"0x{dcs.octet:02X} says another alphabet than the user data has")
-    if smsc is not None and smsc.is_alphanumeric:
-        raise PduError("SCA", "a service centre has a number, not a name")
-
-
-def _encode_service_centre(centre: Address | None, *, smsc: bool) -> bytes:
-    if not smsc:
-        return b""
-    return b"\x00" if centre is None else centre.encode_service_centre()
 
 
 def _decode_validity(reader: FieldReader, form: int) -> ValidityPeriod | None:
@@ -232,11 +198,9 @@ def _validity_format(validity: ValidityPeriod | None) -> int:
 
 
 # Bits of the first octet (3GPP TS 23.040 9.2.2.1, 9.2.2.2, 9.2.3.28).
-_MTI = 0x03
 _MMS = _RD = 0x04
 _LP = 0x08
 _SRI = _SRR = 0x20
-_UDHI = 0x40
 _RP = 0x80
 
 # TP-VPF, bits 4 and 3 of a SUBMIT (3GPP TS 23.040 9.2.3.3).
@@ -247,4 +211,3 @@ _VALIDITY_FORMATS: dict[type[ValidityPeriod], int] = {
     RelativeValidity: _VPF_RELATIVE,
     Timestamp: _VPF_ABSOLUTE,
 }
-_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")

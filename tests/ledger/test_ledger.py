@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import contextlib
+import math
 import os
 import sqlite3
 import sys
 import textwrap
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from atrund import ledger as room
 from atrund.atrun.request import Door, Request
 from atrund.ledger import Ledger, StorageError, open_ledger, tables
 from atrund.ledger.schema import open_file
+from atrund.ledger.writer import Write
 from tests.support.virtual import AtOnce
 
 REQUEST = Request(rid="r1", door=Door.SMS, peer="+39", line="AT", key="k")
@@ -164,3 +169,149 @@ async def test_killed_behind_each_step_the_next_start_finds_it(
     again = await ledger.ask(tables.known_by_key(Door.SMS, "k"))
     assert (again is not None) == (steps > 0)
     await ledger.close()
+
+
+# What the disk refused.
+
+
+@contextlib.asynccontextmanager
+async def on_a_disk() -> AsyncIterator[tuple[AtOnce, Ledger]]:
+    disk = AtOnce()
+    ledger = Ledger(disk)
+    await ledger.start()
+    yield disk, ledger
+    disk.broken = ""
+    await ledger.close()
+
+
+def noted(disk: AtOnce) -> list[str]:
+    return [line for (line,) in disk.rows("SELECT line FROM audit ORDER BY n")]
+
+
+def note(line: str) -> Write:
+    return tables.audit(ts="", rid="", door="mqtt", peer="", line=line, event="")
+
+
+@pytest.mark.looptime
+async def test_what_is_owed_is_written_before_anything_that_is_promised_later() -> None:
+    async with on_a_disk() as (disk, ledger):
+        disk.broken = "disk full"
+        first, second = ledger.owe(note("a"), note("b")), ledger.owe(note("c"))
+        with pytest.raises(StorageError):
+            await ledger.durable(note("d"))
+        await asyncio.sleep(1)
+        assert not first.done()
+        disk.broken = ""
+        await ledger.durable(note("e"))
+        assert noted(disk) == ["a", "b", "c", "e"]
+        await asyncio.gather(first, second)
+        await asyncio.sleep(60)
+        assert noted(disk) == ["a", "b", "c", "e"]
+
+
+@pytest.mark.looptime
+async def test_what_is_owed_is_tried_again_by_itself_and_told() -> None:
+    async with on_a_disk() as (disk, ledger):
+        posted = 0
+
+        def count() -> None:
+            nonlocal posted
+            posted += 1
+
+        ledger.on_posted = count
+        disk.broken = "disk full"
+        owed = ledger.owe(note("a"))
+        await asyncio.sleep(30)
+        assert (owed.done(), noted(disk), posted) == (False, [], 0)
+        disk.broken = ""
+        await asyncio.wait_for(owed, 6)
+        assert (noted(disk), posted) == (["a"], 1)
+
+
+@pytest.mark.looptime
+async def test_what_is_owed_is_handed_over_once_however_many_ask() -> None:
+    async with on_a_disk() as (disk, ledger):
+        owed = ledger.owe(note("a"))
+        disk.hung = True
+        tasks = [asyncio.ensure_future(ledger.durable(note(name))) for name in "bcd"]
+        await asyncio.sleep(60)
+        disk.hung = False
+        disk.store.apply(disk.jobs[2:])  # behind those of the start
+        await asyncio.gather(owed, *tasks)
+        assert noted(disk) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.looptime
+async def test_what_is_owed_is_written_at_the_end() -> None:
+    disk = AtOnce()
+    ledger = Ledger(disk)
+    await ledger.start()
+    ledger.owe(note("a"))
+    closing, disk.close = disk.close, lambda _timeout: None  # type: ignore[method-assign,assignment]
+    await ledger.close()
+    assert noted(disk) == ["a"]
+    closing(0.0)
+
+
+@pytest.mark.looptime
+async def test_what_can_not_be_written_at_all_is_given_up() -> None:
+    async with on_a_disk() as (disk, ledger):
+        bad, good = ledger.owe(note("\ud800")), ledger.owe(note("a"))
+        await asyncio.gather(bad, good)
+        await asyncio.sleep(60)
+        assert (noted(disk), ledger.missed) == (["a"], 1)
+
+
+@pytest.mark.looptime
+async def test_what_is_owed_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "OWED_MAX", 2)
+    async with on_a_disk() as (disk, ledger):
+        disk.broken = "disk full"
+        owed = [ledger.owe(note(str(number))) for number in range(3)]
+        assert [one.done() for one in owed] == [False, False, True]
+        assert ledger.missed == 1
+        disk.broken = ""
+        await asyncio.gather(*owed)
+        assert noted(disk) == ["0", "1"]
+    ledger = Ledger(None, failure="none")
+    assert ledger.owe(note("x")).done()
+    assert ledger.missed == 1
+
+
+# How long the daemon was down.
+
+
+@pytest.mark.looptime
+async def test_the_time_for_which_the_daemon_did_not_run_is_known_within_one_boot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = AtOnce()
+    first = Ledger(disk)
+    await first.start()
+    assert first.down == math.inf
+    await first.durable(note("a"))
+    await asyncio.sleep(25)
+    second = Ledger(disk)
+    await second.start()
+    assert second.down == pytest.approx(25)
+    monkeypatch.setattr(room, "_boot", lambda: "another")
+    third = Ledger(disk)
+    await third.start()
+    assert third.down == math.inf
+    monkeypatch.setattr(room, "_boot", lambda: "")
+    await third.durable(note("b"))
+    fourth = Ledger(disk)
+    await fourth.start()
+    assert fourth.down == math.inf
+
+
+def test_a_boot_is_told_from_others_where_the_kernel_says_which(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    room._boot.cache_clear()
+    monkeypatch.setattr(room, "_BOOT_ID", tmp_path / "boot_id")
+    assert room._boot() == ""
+    room._boot.cache_clear()
+    (tmp_path / "boot_id").write_text("one\n")
+    assert room._boot() == "one"
+    room._boot.cache_clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from atrund.atrun.request import Door
 from atrund.ledger import LedgerRefusedError, StorageError, open_ledger, tables
 from atrund.ledger.schema import MIGRATIONS, VERSION, open_file
 from tests.ledger.disks import fill, mounted
@@ -64,6 +65,20 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest
     connection = open_file(tmp_path / "ledger.db")
     assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
     assert connection.execute("SELECT * FROM meta").fetchall() == [("a", "b", None)]
+    connection.close()
+
+
+def test_requests_of_the_first_version_are_kept(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    connection.executescript(f"BEGIN; {MIGRATIONS[0]} PRAGMA user_version=1; COMMIT;")
+    connection.execute(
+        "INSERT INTO requests (rid, door, peer, key, digest, line, asked, state, run) "
+        "VALUES ('r1', 'sms', '+39', 'k', 'd', 'AT', '{}', 'recorded', 7.0)"
+    )
+    connection.close()
+    connection = open_file(tmp_path / "ledger.db")
+    (known,) = tables.unfinished(Door.SMS)(connection)
+    assert (known.request.rid, known.state, known.ended) == ("r1", "recorded", None)
     connection.close()
 
 

@@ -74,6 +74,23 @@ def test_its_states_follow_one_another_and_it_ends_once(db: sqlite3.Connection) 
     assert tables.known_by_key(Door.MQTT, ASKED.key)(db).answered
 
 
+def test_the_end_is_stamped_with_the_run_clock(db: sqlite3.Connection) -> None:
+    """REQ-11, SMS-12: the age of an answer goes on over a restart."""
+    tables.record(ASKED, 10.0)(db)
+    assert tables.known_by_key(Door.MQTT, ASKED.key)(db).ended is None
+    tables.keep_run(25.0)(db)
+    tables.mark_ended("r1", Outcome(End.OK))(db)
+    tables.keep_run(99.0)(db)
+    tables.mark_ended("r1", Outcome(End.LOST))(db)
+    assert tables.known_by_key(Door.MQTT, ASKED.key)(db).ended == 25.0
+
+
+def test_one_that_ended_under_an_earlier_version_is_as_old_as_its_request(db: sqlite3.Connection) -> None:
+    tables.record(ASKED, 10.0)(db)
+    tables.mark_ended("r1", Outcome(End.OK))(db)
+    assert tables.known_by_key(Door.MQTT, ASKED.key)(db).ended == 10.0
+
+
 def test_a_key_is_recorded_once_and_an_empty_one_is_no_key(db: sqlite3.Connection) -> None:
     tables.record(ASKED, 5.0)(db)
     again = tables.record(replace(ASKED, rid="r2", line="AT"), 6.0)(db)

@@ -89,7 +89,10 @@ def fails(error: Exception) -> Write:
 
 
 def names(connection: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM meta WHERE name <> 'run' ORDER BY rowid")]
+    return [
+        name
+        for (name,) in connection.execute("SELECT name FROM meta WHERE name NOT IN ('run', 'alive') ORDER BY rowid")
+    ]
 
 
 def awaited(*writes: Write, synced: bool = False) -> tuple[Job, Future[list[Any]]]:

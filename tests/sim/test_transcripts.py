@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atrund.sim.editor import LINE_CAP
 from atrund.sim.module import SimModule
-from atrund.sim.port import DATA_CAP, HELD_CAP, LINE_CAP, SEEN_CAP
+from atrund.sim.port import DATA_CAP, HELD_CAP, SEEN_CAP
 from atrund.sim.state import Options
 
 
@@ -84,7 +85,7 @@ async def test_random_bytes_never_raise_and_never_grow_past_the_caps(pieces: lis
     for piece in pieces:
         port.feed(piece)
         module.urc("RING")
-    assert len(port._line) <= LINE_CAP
+    assert len(port._editor._line) <= LINE_CAP
     assert len(port._data) <= DATA_CAP
     assert len(port._held) <= HELD_CAP
     assert not port._out
@@ -96,7 +97,7 @@ def test_a_flood_is_kept_within_the_caps() -> None:
     port = SimModule().add_port(out.extend)
     port.feed(b"ATE0\r")
     port.feed(b"AT" + b"x" * 100_000)
-    assert len(port._line) == LINE_CAP
+    assert len(port._editor._line) == LINE_CAP
     port.feed(b'\rAT+CMGF=1\rAT+CMGS="+391"\r' + b"y" * 100_000)
     assert len(port._data) == DATA_CAP
     for _ in range(1000):

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows paho: keeps a connection to the broker, drains the outbox, hands requests in (MQ-1 to MQ-6).
+"""The one place that knows paho: one connection to the broker, used once (MQ-1, MQ-2, MQ-6).
 
-Rules of this file: one paho client a connection, never used again; its callbacks do one line each, on its thread, and
-everything else happens on the event loop; a row leaves the outbox only when it was acknowledged on the connection on
-which it was sent.
+Rules of this file: paho's callbacks do one line each, on its thread, and everything else happens on the event loop;
+what was received is acknowledged only on the connection on which it came.
 """
 
 import asyncio
 import contextlib
-import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,25 +23,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from atrund.ledger import Ledger, StorageError, tables
-from atrund.records import to_json
-
 log = structlog.get_logger()
 
 WINDOW: Final = 20
 """Messages in flight: what mosquitto takes by default, and few enough to be sent again after a loss."""
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 60.0
-STABLE: Final = 30.0
-"""Seconds after which a connection counts as one that held, so that the next loss is tried again at once."""
-LOSSES_MAX: Final = 3
-"""Connections lost one after the other with the same record in flight, after which it is set aside (MQ-4)."""
 RECEIVE_MAX: Final = 100
 """Requests that the broker may send without an acknowledgement (MQTT 5): so many wait for the disk at once."""
 PACKET_MAX: Final = 131_072
 """Octets of a packet that the broker may send (MQTT 5): the largest request, with room for topic and properties."""
-GOODBYE: Final = 2.0
-"""Seconds for `offline` to be acknowledged at a clean stop; the will says the same if it is not."""
+QUEUED_WINDOW: Final = 5.0
+QUEUED_AWAY: Final = 60.0
+"""Seconds of MQ-2: a request that came so soon after so long an absence was queued at the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,161 +77,7 @@ class BrokerError(Exception):
     """The broker can't be had, or ended the connection; the text says why."""
 
 
-class Broker:
-    """Runs until cancelled."""
-
-    def __init__(
-        self,
-        settings: BrokerSettings,
-        *,
-        base: str,
-        subscriptions: tuple[str, ...],
-        ledger: Ledger,
-        status: Callable[[str, str | None], Mapping[str, Any]],
-        on_message: Callable[[Incoming], None],
-    ) -> None:
-        """`base` is `<prefix>/<node>/`; `status` builds the payload of a state with its reason."""
-        self.connected = False
-        self._settings = settings
-        self._base = base
-        self._subscriptions = subscriptions
-        self._ledger = ledger
-        self._status = status
-        self._on_message = on_message
-        self._connection: _Connection | None = None
-        self._posted = asyncio.Event()
-        self._states: dict[str, str] = {}
-        """The retained states by topic: as many as there are kinds."""
-        self._away_since: float | None = None
-        self._suspects: dict[int, int] = {}
-        """Records in flight when the last connection was lost, and at how many in a row they were."""
-        self._aside: set[int] = set()
-        self._random = random.Random(settings.client_id)  # noqa: S311 - spreads nodes in time, guards nothing
-        ledger.on_posted = self._posted.set
-
-    async def run(self) -> None:
-        """Stay connected for ever, with growing, jittered pauses between tries."""
-        loop = asyncio.get_running_loop()
-        pause, said = FIRST_PAUSE, ""
-        while True:
-            begun = loop.time()
-            try:
-                await self._live_once()
-            except BrokerError as error:
-                if str(error) != said:  # once for each cause, however often it is tried
-                    said = str(error)
-                    log.warning("broker away", host=self._settings.host, detail=said)
-            if loop.time() - begun > STABLE:
-                pause, said = FIRST_PAUSE, ""
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    async def say_goodbye(self, reason: str) -> None:
-        """Publish `offline` and leave in order; bounded, because a stop must end."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await connection.publish_acknowledged(
-                    self._base + "status", to_json(self._status("offline", reason)), retain=True
-                )
-        except (TimeoutError, BrokerError):
-            log.info("broker did not acknowledge the farewell")
-        connection.disconnect()
-
-    def publish(self, topic: str, payload: Mapping[str, Any], extra: Mapping[str, str]) -> None:
-        """Publish past the outbox: for what the disk could not take."""
-        if self._connection is not None:
-            self._connection.publish(topic, to_json(payload), extra, retain=False)
-
-    def tell(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """Publish a state, retained, below the node's prefix: now, and at each connection anew."""
-        self._states[self._base + topic] = to_json(payload)
-        if self._connection is not None:
-            self._connection.publish(self._base + topic, to_json(payload), {}, retain=True)
-
-    async def _live_once(self) -> None:
-        loop = asyncio.get_running_loop()
-        away = 0.0 if self._away_since is None else loop.time() - self._away_since
-        connection = _Connection(self._settings, loop, self._will(), self._receive, away)
-        try:
-            session_present = await connection.open()
-            connection.subscribe(tuple(self._base + topic for topic in self._subscriptions))
-            connection.publish(self._base + "status", to_json(self._status("online", None)), {}, retain=True)
-            for topic, payload in self._states.items():
-                connection.publish(topic, payload, {}, retain=True)
-            self._connection, self.connected = connection, True
-            log.info("broker connected", host=self._settings.host, session_present=session_present)
-            drain = loop.create_task(self._drain(connection), name="outbox")
-            try:
-                await connection.closed
-            finally:
-                drain.cancel()
-        finally:
-            if self.connected:
-                self._away_since = loop.time()
-                self._suspect(connection.in_flight)
-            self._connection, self.connected = None, False
-            await connection.close()
-
-    def _receive(self, message: Incoming) -> None:
-        try:
-            self._on_message(message)
-        except Exception:  # a message must never end the connection for all others
-            log.exception("request not handled")
-
-    async def _drain(self, connection: "_Connection") -> None:
-        """Send the outbox in order, a window at a time; acknowledged rows are taken out behind."""
-        last = 0
-        while True:
-            self._posted.clear()
-            try:
-                rows: list[tables.Row] = await self._ledger.ask(tables.outbox_after(last, WINDOW))
-            except StorageError as error:
-                log.warning("outbox not read", detail=str(error))
-                rows = []
-            for row in rows:
-                last = row.seq
-                if row.seq in self._aside:
-                    continue
-                # Those that may have cost the last connection go alone, so that it shows which it was.
-                doubtful = row.seq <= max(self._suspects, default=0) or not self._suspects.keys().isdisjoint(
-                    connection.in_flight
-                )
-                await connection.room(1 if doubtful else WINDOW)
-                text = to_json({"v": row.payload.get("v"), "seq": row.seq, **row.payload})
-                try:
-                    connection.publish(row.topic, text, row.extra, retain=False, row=row.seq, then=self._acknowledged)
-                except ValueError as error:  # a topic that cannot be sent
-                    self._set_aside(row.seq, str(error))
-            if len(rows) < WINDOW:
-                await self._posted.wait()
-
-    def _acknowledged(self, seq: int) -> None:
-        self._ledger.behind(tables.posted((seq,)))
-
-    def _suspect(self, in_flight: Iterable[int]) -> None:
-        self._suspects = {seq: self._suspects.get(seq, 0) + 1 for seq in in_flight}
-        for seq, losses in self._suspects.items():
-            if losses >= LOSSES_MAX:
-                self._set_aside(seq, f"in flight at {losses} lost connections running")
-
-    def _set_aside(self, seq: int, why: str) -> None:
-        """Leave a record in the outbox until the next start, so that it holds up nobody."""
-        self._aside.add(seq)
-        log.error("record set aside", seq=seq, detail=why)
-
-    def _will(self) -> tuple[str, str]:
-        return self._base + "status", to_json(self._status("offline", "connection lost"))
-
-
-_QUEUED_WINDOW: Final = 5.0
-_QUEUED_AWAY: Final = 60.0
-"""Seconds of MQ-2: a request that came so soon after so long an absence was queued at the broker."""
-
-
-class _Connection:
+class Connection:
     """One connection, used once."""
 
     def __init__(
@@ -420,8 +256,8 @@ class _Connection:
             self._opened.set_exception(BrokerError(f"refused: {code}"))
         else:
             # Here and not where it is awaited: the first message may be behind this on the way to the loop.
-            if flags.session_present and self._away > _QUEUED_AWAY:
-                self._queued_until = self._loop.time() + _QUEUED_WINDOW
+            if flags.session_present and self._away > QUEUED_AWAY:
+                self._queued_until = self._loop.time() + QUEUED_WINDOW
             self._opened.set_result(bool(flags.session_present))
 
     def _disconnected(self, code: Any) -> None:  # noqa: ANN401 - as above
