@@ -3,12 +3,11 @@
 
 import asyncio
 import contextlib
-import grp
 import os
 import socket
-import struct
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,10 @@ import structlog
 
 from atrund import control
 from atrund.atrun.instance import final_words
-from atrund.atrun.request import Door, Request
-from atrund.runner import Run, Runner
+from atrund.atrun.request import Door, End, Outcome, Reason, Request
+from atrund.doors.rights import Peer, group_id, how_to_join, peer_of
+from atrund.run import Run
+from atrund.runner import Runner
 
 log = structlog.get_logger()
 
@@ -26,15 +27,52 @@ CONNECTIONS_MAX: Final = 16
 SLOW_READER: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Whose members may do what, by name and by number; no group: everybody."""
+
+    status_name: str = ""
+    command_name: str = ""
+    status: int | None = None
+    command: int | None = None
+
+    def against_status(self, peer: Peer) -> str:
+        """Return why a peer may not read the status and what it types to be allowed to, or ""."""
+        if peer.is_in(self.status) or not self.against_commands(peer):
+            return ""
+        return f"reading the status is for the group {self.status_name}:  {how_to_join(self.status_name)}"
+
+    def against_commands(self, peer: Peer) -> str:
+        """Return why a peer may not run commands and what it types to be allowed to, or ""."""
+        if peer.is_in(self.command):
+            return ""
+        return f"running commands is for the group {self.command_name}:  {how_to_join(self.command_name)}"
+
+
 class LocalDoor:
-    """Serves the control socket until closed."""
+    """Serves the control socket until closed.
+
+    Who may connect is for the socket's `mode` and `group` to say. Of these, members of `status_group` may read the
+    status, and members of `command_group` that and run commands; "" is everybody who connects. Root and the daemon's
+    own user always may.
+    """
 
     def __init__(
-        self, path: Path, *, mode: int, group: str, runner: Runner, status: Callable[[], Awaitable[dict[str, object]]]
+        self,
+        path: Path,
+        *,
+        mode: int,
+        group: str,
+        runner: Runner,
+        status: Callable[[], Awaitable[dict[str, object]]],
+        status_group: str = "",
+        command_group: str = "",
     ) -> None:
         self._path = path
         self._mode = mode
         self._group = group
+        self._groups = (status_group, command_group)
+        self._rights = Rights()
         self._runner = runner
         self._status = status
         self._server: asyncio.Server | None = None
@@ -44,7 +82,14 @@ class LocalDoor:
         """Open the socket. Raises `OSError`; a socket that another daemon still serves is left alone."""
         if _is_served(self._path):
             raise OSError(f"{self._path}: another daemon serves it already")
-        group = _group_id(self._group) if self._group else None
+        group = group_id(self._group, "local.group")
+        status_group, command_group = self._groups
+        self._rights = Rights(
+            status_group,
+            command_group,
+            group_id(status_group, "local.status_group"),
+            group_id(command_group, "local.command_group"),
+        )
         mask = os.umask(0o177)  # nobody else gets in before group and mode are set
         try:
             # A socket that nobody serves any more is replaced by asyncio; any other file is not touched.
@@ -74,7 +119,7 @@ class LocalDoor:
             writer.write(control.encode(control.ErrorAnswer(f"{CONNECTIONS_MAX} clients are connected already")))
             writer.close()
             return
-        client = _Client(reader, writer, self._runner, self._status)
+        client = _Client(reader, writer, self._runner, self._status, self._rights)
         self._clients.add(task)
         try:
             await client.serve()
@@ -93,6 +138,7 @@ class _Client:
         writer: asyncio.StreamWriter,
         runner: Runner,
         status: Callable[[], Awaitable[dict[str, object]]],
+        rights: Rights,
     ) -> None:
         self._reader = reader
         self._writer = writer
@@ -100,7 +146,8 @@ class _Client:
         self._status = status
         self._run: Run | None = None
         self._answering: asyncio.Task[None] | None = None
-        self._who = _user(writer)
+        self._peer = peer_of(writer.get_extra_info("socket"))
+        self._may_not = (rights.against_status(self._peer), rights.against_commands(self._peer))
 
     async def serve(self) -> None:
         while True:
@@ -126,7 +173,11 @@ class _Client:
             self._answering.cancel()
 
     async def _act(self, request: control.Request) -> None:
+        no_status, no_commands = self._may_not
         match request:
+            case control.StatusRequest() if no_status:
+                log.warning("status refused", door=Door.LOCAL.value, peer=str(self._peer), detail=no_status)
+                await self._say(control.ErrorAnswer(no_status))
             case control.StatusRequest():
                 await self._say(control.StatusAnswer(await self._status()))
             case control.CancelRequest():
@@ -134,21 +185,27 @@ class _Client:
                     self._run.give_up()
                 else:
                     await self._say(control.ErrorAnswer("no command runs on this connection"))
+            case control.AtRequest() if no_commands:  # it is written down as any that is refused
+                self._runner.start(
+                    self._asked(request), refused=Outcome(End.REJECTED, Reason.AUTH, detail="not in the group for it")
+                )
+                await self._say(control.ErrorAnswer(no_commands))
             case control.AtRequest():
                 if self._run is not None:
                     await self._say(control.ErrorAnswer("a command runs already on this connection"))
                     return
-                self._run = self._runner.start(
-                    Request(
-                        rid=uuid.uuid4().hex,
-                        door=Door.LOCAL,
-                        peer=self._who,
-                        line=request.cmd,
-                        timeout=request.timeout_ms / 1000,
-                        context={"id": request.id},
-                    )
-                )
+                self._run = self._runner.start(self._asked(request))
                 self._answering = asyncio.get_running_loop().create_task(self._answer(self._run, request.id))
+
+    def _asked(self, request: control.AtRequest) -> Request:
+        return Request(
+            rid=uuid.uuid4().hex,
+            door=Door.LOCAL,
+            peer=str(self._peer),
+            line=request.cmd,
+            timeout=request.timeout_ms / 1000,
+            context={"id": request.id},
+        )
 
     async def _answer(self, run: Run, correlation: str | None) -> None:
         if await asyncio.shield(run.accepted):
@@ -185,17 +242,3 @@ def _is_served(path: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
     return True
-
-
-def _group_id(name: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise OSError(f"local.group: there is no group {name!r}") from None
-
-
-def _user(writer: asyncio.StreamWriter) -> str:
-    """Return who is at the other end, by the kernel's word."""
-    connection: socket.socket = writer.get_extra_info("socket")
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return f"uid {uid}"

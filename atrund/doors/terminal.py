@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local door's terminals: a pseudo-terminal for each instance, for programs that want a modem's port (CMD-3).
+
+Rules of this file: the table says what a line may do. What is typed while a command runs stays with the kernel, in
+order, until its final result is out, as on a module's own USB port: scripts write several lines at once, and it aborts
+nothing. A client that goes takes nothing with it: as at a modem, its whole lines are run, and answered to nobody.
+"""
+
+import asyncio
+import contextlib
+import enum
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from atrund.atrun.instance import LineEditor, show_final, show_line, show_unsolicited
+from atrund.atrun.interface import Interface
+from atrund.atrun.request import Door, End, Outcome, Reason, Request
+from atrund.doors.pseudo import PseudoTerminal
+from atrund.doors.rights import group_id
+from atrund.instances import Instances
+from atrund.run import Run
+from atrund.runner import Runner
+from atrund.table import To, step
+
+HEARD_MAX: Final = 100
+"""Unsolicited codes kept while a command runs, the oldest makes room: a module's burst at start is a few dozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalRules:
+    """What the door goes by. `links`: by instance, where its terminal is found. `timeout`: a command's, in seconds.
+
+    `group` ("": the daemon's own) and `mode` are those of the pseudo-terminals.
+    """
+
+    links: tuple[tuple[int, Path], ...]
+    group: str = "atrund"
+    mode: int = 0o660
+    timeout: float = 300.0
+
+
+class State(enum.Enum):
+    """Where a terminal is."""
+
+    COMMAND = "command awaited"
+    RUNNING = "command runs"
+
+
+class Event(enum.Enum):
+    """What can happen to it."""
+
+    LINE = "line"
+    FINAL = "final result"
+    LEFT = "client left"
+
+
+class Effect(enum.Enum):
+    """What the door is to do."""
+
+    PAUSE = "leave input unread"
+    EXECUTE = "run the line"
+    KEEP_LINES = "keep whole lines, forget half a one"
+    RESUME = "read input"
+    SHOW_HEARD = "show what came unasked"
+    NEXT = "take what was typed meanwhile"
+
+
+TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
+    State.COMMAND: {
+        Event.LINE: To(State.RUNNING, (Effect.PAUSE, Effect.EXECUTE)),
+        Event.LEFT: To(State.COMMAND, (Effect.KEEP_LINES, Effect.NEXT)),
+    },
+    State.RUNNING: {
+        Event.FINAL: To(State.COMMAND, (Effect.RESUME, Effect.SHOW_HEARD, Effect.NEXT)),
+        # A modem goes on when its DTR falls, and so does the run: `echo AT… >LINK` wants its command run.
+        Event.LEFT: To(State.RUNNING, (Effect.KEEP_LINES,)),
+    },
+}
+
+
+class TerminalDoor:
+    """Serves the terminals until closed.
+
+    `interface` tells what an instance has set. `instances` gives an instance's unsolicited codes.
+    """
+
+    def __init__(
+        self, rules: TerminalRules, *, runner: Runner, instances: Instances, interface: Callable[[int], Interface]
+    ) -> None:
+        self._rules = rules
+        self._terminals = {
+            instance: _Terminal(instance, link, rules, runner, instances, interface) for instance, link in rules.links
+        }
+
+    async def start(self) -> None:
+        """Make the terminals and their links. Raises `OSError` when one can't be made; then there is none."""
+        group = group_id(self._rules.group, "local.terminal_group")
+        for terminal in self._terminals.values():
+            terminal.check(group, self._rules.mode)
+        try:
+            for terminal in self._terminals.values():
+                terminal.start()
+        except OSError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Hang up on the clients and take the links away. Runs go on, and are the runner's to end."""
+        for terminal in self._terminals.values():
+            terminal.close()
+
+    def hold(self, instance: int, reason: str) -> None:
+        """Answer every further line of an instance with an error, for a service has it; what runs, ends (CMD-3)."""
+        if instance in self._terminals:
+            self._terminals[instance].held = reason
+
+    def release(self, instance: int) -> None:
+        """Take lines of an instance again."""
+        self.hold(instance, "")
+
+    @property
+    def states(self) -> dict[int, str]:
+        """What each instance's terminal is: free, in use, or held and why."""
+        return {instance: terminal.shown for instance, terminal in self._terminals.items()}
+
+
+class _Terminal:
+    """One instance's terminal: what is typed becomes runs, and what they say is shown to whoever typed it."""
+
+    def __init__(  # noqa: PLR0917 - one call, in this file
+        self,
+        instance: int,
+        link: Path,
+        rules: TerminalRules,
+        runner: Runner,
+        instances: Instances,
+        interface: Callable[[int], Interface],
+    ) -> None:
+        self.held = ""
+        self._instance = instance
+        self._link = link
+        self._rules = rules
+        self._runner = runner
+        self._instances = instances
+        self._interface = interface
+        self._tty: PseudoTerminal | None = None
+        self._state = State.COMMAND
+        self._editor = LineEditor(repeats=True)
+        self._input = bytearray()  # what a read brought behind a line that runs
+        self._lines: deque[tuple[str, int]] = deque()  # what a client typed before it left, and its visit
+        self._visit = 0
+        self._hearing = contextlib.ExitStack()
+        self._heard: deque[tuple[str, ...]] = deque(maxlen=HEARD_MAX)
+        self._answering: asyncio.Task[None] | None = None
+
+    @property
+    def shown(self) -> str:
+        if self.held:
+            return f"held: {self.held}"
+        return "in use" if self._tty is not None and self._tty.present else "free"
+
+    def check(self, group: int | None, mode: int) -> None:
+        self._tty = PseudoTerminal(self._link, self, mode=mode, group=group)
+        self._tty.check()
+
+    def start(self) -> None:
+        self._port.start()
+
+    def close(self) -> None:
+        self._input.clear()
+        self._lines.clear()
+        if self._tty is not None:
+            self._tty.close()
+        self._hearing.close()
+        if self._answering is not None:
+            self._answering.cancel()
+
+    def came(self) -> None:
+        self._visit += 1
+        self._hearing.enter_context(self._instances.listening(self._instance, self._hear))
+
+    def received(self, data: bytes) -> None:
+        self._input += data
+        self._take_next()
+
+    def replaced(self) -> None:
+        self._step(Event.LEFT)
+
+    def left(self, rest: bytes) -> None:
+        self._hearing.close()
+        self._heard.clear()
+        self._input += rest
+        self._step(Event.LEFT)
+
+    @property
+    def _port(self) -> PseudoTerminal:
+        assert self._tty is not None  # noqa: S101 - nothing happens here before `check`
+        return self._tty
+
+    def _step(self, event: Event, line: str = "", visit: int = 0) -> None:
+        to = step(TRANSITIONS, self._state, event)
+        self._state = to.state
+        for effect in to.effects:
+            match effect:
+                case Effect.PAUSE:
+                    self._port.pause()
+                case Effect.EXECUTE:
+                    self._execute(line, visit)
+                case Effect.KEEP_LINES:
+                    self._keep_lines()
+                case Effect.RESUME:
+                    self._port.resume()
+                case Effect.SHOW_HEARD:
+                    self._show_heard()
+                case Effect.NEXT:
+                    self._take_next()
+
+    def _take_next(self) -> None:
+        """Take input up to the next line that is to be run."""
+        while self._state is State.COMMAND and (self._lines or self._input):
+            if not self._lines:
+                self._type()
+                continue
+            line, visit = self._lines.popleft()
+            # What does not begin with AT is no command line, and a modem says nothing to it (V.250 5.2.1). Clients send
+            # ESC and Ctrl-Z first, to leave a prompt that an earlier one may have left open.
+            line = line.lstrip(_NO_BEGINNING)
+            if line[:2].upper() == "AT":
+                self._step(Event.LINE, line, visit)
+
+    def _type(self) -> None:
+        """Give the editor what was typed, up to a line's end: what the line does may decide about the rest."""
+        interface = self._interface(self._instance)
+        self._editor.follow(interface)
+        end = self._input.find(interface.value("S3")) + 1 or len(self._input)
+        piece = bytes(self._input[:end])
+        del self._input[:end]
+        typed = self._editor.feed(piece)
+        if interface.on("E"):
+            self._port.write(typed.echo)
+        self._lines.extend((line, self._visit) for line in typed.lines)
+
+    def _keep_lines(self) -> None:
+        typed = self._editor.feed(bytes(self._input))
+        self._lines.extend((line, self._visit) for line in typed.lines)
+        self._input.clear()
+        self._editor = LineEditor(repeats=True)  # the next client's A/ must not run this one's line
+
+    def _execute(self, line: str, visit: int) -> None:
+        request = Request(
+            rid=uuid.uuid4().hex,
+            door=Door.LOCAL,
+            peer=f"terminal {self._instance}",
+            line=line,
+            timeout=self._rules.timeout,
+            instance=self._instance,
+        )
+        refused = Outcome(End.REJECTED, Reason.HELD, detail=self.held) if self.held else None
+        run = self._runner.start(request, refused=refused)
+        self._answering = asyncio.get_running_loop().create_task(self._answer(run, visit), name="terminal answer")
+
+    async def _answer(self, run: Run, visit: int) -> None:
+        """Pass the answer on as it comes; a client that does not read stops its own terminal, never the port."""
+        try:
+            async for line in run.lines():
+                await self._say(show_line(line, self._interface(self._instance)), visit)
+            outcome = await asyncio.shield(run.outcome)
+            if outcome is not None:
+                await self._say(show_final(outcome, self._interface(self._instance)), visit)
+        finally:
+            self._step(Event.FINAL)
+
+    async def _say(self, text: str, visit: int) -> None:
+        if visit == self._visit:  # else whoever asked is gone
+            self._port.write(text.encode("latin-1", "replace"))
+            await self._port.room()
+
+    def _hear(self, lines: tuple[str, ...]) -> None:
+        """Take an unsolicited code; one that comes while a command runs is shown behind its final result."""
+        self._heard.append(lines)
+        if self._state is State.COMMAND:
+            self._show_heard()
+
+    def _show_heard(self) -> None:
+        while self._heard:
+            text = show_unsolicited(self._heard.popleft(), self._interface(self._instance))
+            self._port.write(text.encode("latin-1", "replace"))
+
+
+_NO_BEGINNING: Final = "".join(map(chr, range(0x21))) + "\x7f"
