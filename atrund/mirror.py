@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written down about requests and sessions: mirror, audit, journal; masked in one place (POL-3, POL-4)."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import structlog
 from atrund import records
 from atrund.at.syntax import parse
 from atrund.atrun.request import Door, End, Outcome, Request
-from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number
+from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number, mask_numbers
 from atrund.clock import Clock, rfc3339
 from atrund.ledger import tables
 from atrund.ledger.writer import Write
@@ -143,7 +142,7 @@ class Mirror:
         if not owed and not _MESSAGES.isdisjoint(names):
             lines = [MASK] * len(lines)
         if not owed and not self._full_numbers:
-            cmd, lines = _without_numbers(cmd), [_without_numbers(line) for line in lines]
+            cmd, lines = mask_numbers(cmd), [mask_numbers(line) for line in lines]
         return records.request_record(
             stamp,
             rid=request.rid,
@@ -163,12 +162,6 @@ class Mirror:
 
 _MESSAGES: Final = frozenset({"+CMGL", "+CMGR"})
 """Commands that show other people's messages (3GPP TS 27.005 3.4.2, 3.4.3): bodies, numbers, digests (POL-3)."""
-_NUMBER: Final = re.compile(r"\+\d{5,}")
-"""A telephone number as it shows itself anywhere; nothing else in the language has so many digits behind a plus."""
-
-
-def _without_numbers(text: str) -> str:
-    return _NUMBER.sub(lambda found: mask_number(found[0]), text)
 
 
 def _names(line: str) -> tuple[str, ...]:

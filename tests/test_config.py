@@ -3,7 +3,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from atrund.atrun.secrets import Secret
 from atrund.config import Config, ConfigError, FirewallRule, Mistake
 from atrund.config.kinds import span
 from atrund.config.reader import Place, read_table
+from atrund.module.turns import WEIGHT_MAX
 
 EXAMPLE = Path(__file__).parents[1] / "etc" / "atrund.toml"
 MACHINE_ID = "0123456789abcdef0123456789abcdef\n"
@@ -64,6 +65,14 @@ def commented_defaults() -> str:
     return re.sub(r"(?m)^#(?=[a-z])", "", EXAMPLE.read_text())
 
 
+def names(table: dict[str, object], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from names(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
 def test_the_shipped_file_is_the_default(load: Load) -> None:
     assert load(EXAMPLE.read_bytes()) == load("")
 
@@ -71,10 +80,7 @@ def test_the_shipped_file_is_the_default(load: Load) -> None:
 def test_the_shipped_file_shows_every_option_with_its_default_and_no_other(load: Load) -> None:
     text = commented_defaults()
     assert load(text) == load("")
-    raw = tomli.loads(text)
-    top = [key for key, value in raw.items() if not isinstance(value, dict)]
-    below = [f"{name}.{key}" for name, value in raw.items() if isinstance(value, dict) for key in value]
-    assert sorted(top + below) == sorted(config.keys(Config))
+    assert sorted(names(tomli.loads(text))) == sorted(config.keys(Config))
 
 
 def test_every_option_of_the_shipped_file_has_a_comment() -> None:
@@ -300,7 +306,7 @@ def test_certificate_and_key(load: Load, wrong: Callable[..., list[str]], tmp_pa
         ("baudrate = 9600", "baudrate: unknown key; did you mean module.baudrate?"),
         ("port = 1", "port: unknown key; did you mean module.port or tcp.port or mqtt.port?"),
         ("[log]\nxyz = 1", "log.xyz: unknown key; known here: format, level"),
-        ("[policy]", "policy: unknown key; known here: "),
+        ("[xyzzy]", "xyzzy: unknown key; known here: "),
         ('"\\u0007" = 1', "\\x07: unknown key; known here: "),
         ("tcp = 1", "tcp: 1 is a number; a table of options"),
         ("[module]\nport = 'ttyUSB0'", "module.port: 'ttyUSB0' is no port's name; did you mean /dev/ttyUSB0?"),
@@ -496,8 +502,9 @@ ANY = st.recursive(
 def test_any_value_is_taken_or_refused_under_its_key(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:
-    section, _, name = key.rpartition(".")
-    raw = {section: {name: value}} if section else {name: value}
+    raw: object = value
+    for name in reversed(key.split(".")):
+        raw = {name: raw}
     folder = (tmp_path_factory.getbasetemp(),)
     _, mistakes = read_table(Config, raw, Place("", folder))
     for mistake in mistakes:
@@ -544,3 +551,49 @@ def test_the_environment_is_asked_by_default(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "other" / "atrund.toml"
     path.write_text('[mqtt]\nuser = "u"\npassword_file = "mqtt"')
     assert config.load(path, hostname="h", machine_id=None).mqtt.password == Secret("hunter2")
+
+
+# The queue and the module's recovery
+
+
+def test_weights_are_those_that_the_port_knows(load: Load, wrong: Callable[..., list[str]]) -> None:
+    loaded = load(f"[queue.weights]\nsms = {WEIGHT_MAX}\n").queue.weights
+    assert (loaded.sms, loaded.tcp, loaded.daemon) == (WEIGHT_MAX, 1, 1)
+    assert load("[queue]\nweights = {mqtt = 2}\n").queue.weights.mqtt == 2
+    right = f"a weight from 1 to {WEIGHT_MAX}"
+    assert wrong(f"[queue.weights]\nsms = {WEIGHT_MAX + 1}\ntcp = 0\nlocal = true\n") == [
+        f"queue.weights.sms: {WEIGHT_MAX + 1} is out of range; {right}",
+        f"queue.weights.tcp: 0 is out of range; {right}",
+        f"queue.weights.local: true is a boolean; {right}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shared", "reboot", "mistake"),
+    [
+        ("true", "unused", 'while recovery.reboot is "unused"; recovery.reboot = "always", for the module is shared'),
+        ("true", "never", 'while recovery.reboot is "never"; recovery.reboot = "always", for the module is shared'),
+        ("true", "always", ""),
+        ("false", "unused", ""),
+        ("false", "always", ""),
+        ("false", "never", 'while recovery.reboot is "never"; recovery.reboot = "unused" or "always"'),
+    ],
+)
+def test_a_reboot_at_the_deadline_needs_leave_to_reboot(
+    load: Load, wrong: Callable[..., list[str]], shared: str, reboot: str, mistake: str
+) -> None:
+    text = f'[module]\nshared = {shared}\n[recovery]\ntimeout_action = "reboot"\nreboot = "{reboot}"\n'
+    if mistake:
+        (said,) = wrong(text)
+        assert said.startswith(f'recovery.timeout_action: "reboot" {mistake}')
+    else:
+        assert load(text).recovery.timeout_action == "reboot"
+    (said,) = wrong(text.replace('reboot = "', 'reboot = "x'))
+    assert said.startswith("recovery.reboot: ")
+
+
+def test_a_reboot_that_the_hours_limit_forbids_is_doubtful(load: Load) -> None:
+    text = '[module]\nport = "/dev/ttyUSB2"\n[recovery]\ntimeout_action = "reboot"\nreboot = "always"\nper_hour = 0\n'
+    assert config.warnings(load(text)) == [
+        "recovery.per_hour: with 0 the module is never rebooted, whatever timeout_action says"
+    ]

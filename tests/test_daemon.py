@@ -26,7 +26,7 @@ from tests.support.virtual import FRIEND, STRANGER, AtOnce, House, VirtualClock,
 from tests.support.waiting import until
 
 COPS = '\r\n+COPS: 0,0,"vodafone IT"\r\n\r\nOK\r\n'
-FORBIDDEN = ("+CFUN", "+COPS=", "+CGATT", "+CGDCONT", "#SGACT", "#BND", "+CPIN=", "#USBCFG", "#REBOOT", "#SHDN")
+FORBIDDEN = ("+CFUN=", "+COPS=", "+CGATT", "+CGDCONT", "#SGACT", "#BND", "+CPIN=", "#USBCFG", "#REBOOT", "#SHDN")
 
 virtual_time = pytest.mark.looptime
 

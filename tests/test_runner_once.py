@@ -11,23 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrund import runner
+from atrund import run as running
+from atrund import runner, walk
 from atrund.at.reader import Line
 from atrund.atrun import request as life
-from atrund.atrun.request import Door, Effect, End, Event, Outcome, Reason, Request, State, To
+from atrund.atrun.request import Door, Effect, End, Event, Outcome, Reason, Request, State
 from atrund.config.values import Sms
 from atrund.ledger import Ledger, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Job, Write
 from atrund.mirror import Mirror
 from atrund.module.channel import Channel
-from atrund.runner import Run
+from atrund.run import Run
 from atrund.sim.faults import Plant
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options
+from atrund.table import IllegalTransition, To
 from tests.support.lives import Disk, Held, Lives
 from tests.support.marked import Marked, RecordingWire, line_of, no_log, until, virtually
 from tests.support.virtual import PORT, AtOnce, House, VirtualClock, config
+from tests.support.ways import ways
 
 COMING_AGAIN = pytest.mark.parametrize("door", [door for door in Door if door.delivers_again])
 SILENT = config(sms=Sms())
@@ -144,16 +147,16 @@ async def test_cancelled_again_while_it_ends_the_outcome_is_recorded_all_the_sam
 
 @pytest.mark.looptime
 async def test_cancelled_while_giving_up_the_end_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = runner._Walk._perform
+    plain = walk.Walk._perform
 
-    async def perform(walk: runner._Walk, effect: Effect) -> Event | None:
+    async def perform(one: walk.Walk, effect: Effect) -> Event | None:
         if effect is Effect.GIVE_UP:
-            assert walk._run._task is not None
-            walk._run._task.cancel()
+            assert one._run._task is not None
+            one._run._task.cancel()
             await asyncio.sleep(0)
-        return await plain(walk, effect)
+        return await plain(one, effect)
 
-    monkeypatch.setattr(runner._Walk, "_perform", perform)
+    monkeypatch.setattr(walk.Walk, "_perform", perform)
     async with living() as (lives, house):
         lives.module.faults.plant("+CSQ", Plant(seconds=30))
         run = house.daemon.runner.start(ask(Door.SMS, timeout=2.0))
@@ -271,7 +274,7 @@ async def test_an_mqtt_request_that_can_not_be_recorded_as_sent_is_refused_for_g
 
 @pytest.mark.looptime
 async def test_a_slow_asker_falls_behind_by_no_more_than_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "BACKLOG_MAX", 1000)
+    monkeypatch.setattr(running, "BACKLOG_MAX", 1000)
     async with living() as (lives, house):
         lives.module.faults.plant("#CSURV", Plant(lines=("x" * 100,) * 50, final="OK"))
         run = house.daemon.runner.start(ask(Door.TCP, "AT#CSURV"))
@@ -283,15 +286,15 @@ async def test_a_slow_asker_falls_behind_by_no_more_than_the_cap(monkeypatch: py
 
 @pytest.mark.looptime
 async def test_an_asker_that_keeps_up_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "BACKLOG_MAX", 100)
+    monkeypatch.setattr(running, "BACKLOG_MAX", 100)
     async with living() as (_, house):
         run = Run(ask(Door.TCP), None)
-        walk = runner._Walk(run, lambda: None, house.daemon._ledger, house.daemon._mirror, closed=False)
+        one = walk.Walk(run, house.daemon.runner._ways, closed=False)
         lines = run.lines()
         for number in range(100):
-            walk._hear(Line(f"{number:090}"))
+            one._hear(Line(f"{number:090}"))
             assert (await anext(lines)).text == f"{number:090}"
-        assert not walk._truncated
+        assert not one._truncated
 
 
 @pytest.mark.looptime
@@ -312,13 +315,13 @@ async def test_an_answer_that_comes_after_the_deadline_is_nobodys() -> None:
 async def test_what_is_done_is_what_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the row's effect nothing is waited for, asked or sent."""
     done: list[Effect] = []
-    plain = runner._Walk._perform
+    plain = walk.Walk._perform
 
-    async def perform(walk: runner._Walk, effect: Effect) -> Event | None:
+    async def perform(one: walk.Walk, effect: Effect) -> Event | None:
         done.append(effect)
-        return await plain(walk, effect)
+        return await plain(one, effect)
 
-    monkeypatch.setattr(runner._Walk, "_perform", perform)
+    monkeypatch.setattr(walk.Walk, "_perform", perform)
     async with living() as (lives, house):
         await house.daemon.runner.start(ask(Door.SMS, delay=5.0)).outcome
         assert done == [
@@ -348,7 +351,7 @@ async def test_an_event_that_the_table_does_not_know_ends_the_run_and_gives_the_
             run = house.daemon.runner.start(ask(Door.TCP))
             await run.outcome
             assert run._task is not None
-            with pytest.raises(life.IllegalTransition):
+            with pytest.raises(IllegalTransition):
                 await run._task
         assert await ended(house.daemon.runner.start(ask(Door.TCP, "AT+COPS?"))) == (End.OK, None)
 
@@ -412,8 +415,9 @@ class Ordeal:
             await turn.ask("ATE0V1Q0")
             await turn.ask("AT+CMEE=1")
         channel.confirm()
-        mirror = Mirror(clock=VirtualClock(), session="s")
-        self.runner = runner.Runner(channel=lambda: channel, ledger=ledger, mirror=mirror)
+        clock = VirtualClock()
+        mirror = Mirror(clock=clock, session="s")
+        self.runner = runner.Runner(ways(lambda: channel, ledger=ledger, mirror=mirror, clock=clock))
         unfinished: list[Known] = await ledger.ask(tables.unfinished(self.door))
         interrupted = [known for known in unfinished if known.outcome is None]
         self.runs = [(int(known.request.key), self.runner.resume(known)) for known in interrupted]

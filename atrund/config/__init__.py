@@ -22,6 +22,7 @@ from atrund.config.values import (
     Log,
     Module,
     Mqtt,
+    Policy,
     Privacy,
     Queue,
     Sms,
@@ -38,6 +39,7 @@ __all__ = [
     "Mistake",
     "Module",
     "Mqtt",
+    "Policy",
     "Privacy",
     "Queue",
     "Sms",
@@ -68,7 +70,7 @@ def load(path: Path, *, hostname: str, machine_id: str | None, environ: Mapping[
     every = tuple(keys(Config))
     config, mistakes = read_table(Config, raw, Place("", folders), every)
     wrong = {mistake.key.partition(".")[0].partition("[")[0] for mistake in mistakes}
-    mistakes += _between(config, frozenset({"sms", "tcp", "mqtt"} - wrong))
+    mistakes += _between(config, frozenset({"sms", "tcp", "mqtt", "module", "recovery"} - wrong))
     node = config.node or _default_node(hostname, machine_id)
     if not config.node and config.mqtt.enabled and _app_specific(machine_id) is None and "node" not in wrong:
         mistakes.append(Mistake("node", "has no default, for this machine has no machine id", "a name of its own"))

@@ -21,6 +21,8 @@ def mistakes(config: Config, clean: frozenset[str]) -> Iterator[Mistake]:
         yield from _tcp(config.tcp)
     if "mqtt" in clean:
         yield from _mqtt(config.mqtt)
+    if {"module", "recovery"} <= clean:
+        yield from _recovery(config)
 
 
 def warnings(config: Config) -> list[str]:
@@ -64,6 +66,18 @@ def _mqtt(mqtt: Mqtt) -> Iterator[Mistake]:
         yield Mistake("mqtt.host", f"clear text to {quote(mqtt.host)} can be read on the way", right)
 
 
+def _recovery(config: Config) -> Iterator[Mistake]:
+    recovery = config.recovery
+    if recovery.timeout_action != "reboot":
+        return
+    wrong = f'"reboot" while recovery.reboot is {quote(recovery.reboot)}'
+    if config.module.shared and recovery.reboot != "always":
+        right = 'recovery.reboot = "always", for the module is shared: a reboot cuts the data connection of others'
+        yield Mistake("recovery.timeout_action", wrong, right)
+    elif recovery.reboot == "never":
+        yield Mistake("recovery.timeout_action", wrong, 'recovery.reboot = "unused" or "always"')
+
+
 def _is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
@@ -81,6 +95,8 @@ def _warnings(config: Config) -> Iterator[str]:
     mqtt = config.mqtt
     if mqtt.enabled and mqtt.insecure and not mqtt.tls and not _is_loopback(mqtt.host):
         yield "mqtt.insecure: commands, answers and the password travel in clear text"
+    if config.recovery.timeout_action == "reboot" and not config.recovery.per_hour:
+        yield "recovery.per_hour: with 0 the module is never rebooted, whatever timeout_action says"
     if config.local.mode & 0o002:
         yield "local.mode: every user of this machine may run commands"
 

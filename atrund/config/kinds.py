@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeVar
 
-from atrund.atrun.secrets import Secret
+from atrund.atrun.rules import Rule, RuleError, read_rule
+from atrund.atrun.secrets import MaskError, Secret, read_masks
 from atrund.config.reader import Mistake, Place, Read, Refused, expect, quote, read_table
 from atrund.usb.names import RIGHT, PortNameError, parse_name
 
@@ -43,6 +44,11 @@ def integer(low: int, high: int, what: str = "a whole number") -> Read[int]:
 def port(value: object, place: Place) -> int:
     """A TCP port. 0, with which the kernel chooses one, is taken but not advertised: it is for tests and the demo."""
     return 0 if value == 0 and type(value) is int else integer(1, 65535, "a port")(value, place)
+
+
+def weight(value: object, place: Place) -> int:
+    """A share of the turns on the port; the greatest is `WEIGHT_MAX` of `atrund.module.turns`."""
+    return integer(1, 10, "a weight")(value, place)
 
 
 def duration(low: float, high: float, *, zero: bool = False) -> Read[float]:
@@ -121,6 +127,24 @@ def text(pattern: str, right: str) -> Read[str]:
         return string
 
     return read
+
+
+def policy_rule(value: object, place: Place) -> Rule:
+    """A rule of the policy: `{ deny = ["+CPIN", "+CFUN=4"] }`."""
+    try:
+        return read_rule(value)
+    except RuleError as error:
+        (place.at(error.key) if error.key else place).refuse(error.wrong, error.right)
+
+
+def mask(value: object, place: Place) -> str:
+    """A mask for secrets of a kind that the gateway does not know."""
+    text_ = expect(str, value, place, 'a mask: "#OEM=,*", "#OEM: ,*" or "token=*"')
+    try:
+        read_masks([text_])
+    except MaskError as error:
+        place.refuse(error.wrong, error.right)
+    return text_
 
 
 def octal(value: object, place: Place) -> int:
@@ -216,6 +240,16 @@ def socket_path(value: object, place: Place) -> Path | None:
     if len(bytes(path)) > SOCKET_PATH_MAX:
         place.refuse(f"has {len(bytes(path))} bytes", f"an absolute path of at most {SOCKET_PATH_MAX} bytes")
     return path
+
+
+def group(value: object, place: Place) -> str:
+    """The name of a group, or "" for none."""
+    return text(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "the name of a group")(value, place)
+
+
+def link_path(value: object, place: Place) -> Path | None:
+    """The absolute path of a link to be made, or "" for none."""
+    return None if value == "" else absolute(value, place)
 
 
 def public_file(value: object, place: Place) -> Path | None:

@@ -80,7 +80,7 @@ type_names |= {list: "a list", dict: "a table"}
 
 def quote(value: object) -> str:
     """A value as it may stand in an error: short, on one line, without control characters."""
-    text = f'"{escape(value)}"' if isinstance(value, str) else str(value).lower()
+    text = f'"{_visible(escape(value))}"' if isinstance(value, str) else str(value).lower()
     return text if len(text) <= QUOTE_MAX else text[: QUOTE_MAX - 3] + "..."
 
 
@@ -163,6 +163,13 @@ def read_table(cls: type[T], raw: object, place: Place, elsewhere: tuple[str, ..
     return cls(**values), mistakes
 
 
+def _visible(text: str) -> str:
+    """Text without what no terminal has a picture for, such as the characters that Unicode has not given out."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def _unknown(name: str, known: Iterable[str], place: Place, elsewhere: tuple[str, ...]) -> Mistake:
     near = get_close_matches(name, list(known), n=1, cutoff=NEAR)
     if near:
@@ -174,4 +181,4 @@ def _unknown(name: str, known: Iterable[str], place: Place, elsewhere: tuple[str
 
 
 def _printable_key(name: str) -> str:
-    return escape(name)[:QUOTE_MAX]
+    return _visible(escape(name))[:QUOTE_MAX]

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Literal
 
+from atrund.atrun.rules import RULES_MAX, Rule
 from atrund.atrun.secrets import Secret
 from atrund.config import kinds
 from atrund.config.reader import Place, expect, option, quote, required, required_as, section
@@ -20,6 +21,10 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "journal", "json"]
 Numbers = Literal["masked", "full"]
 Reboot = Literal["never", "unused", "always"]
+TimeoutAction = Literal["leave", "reboot"]
+Verdict = Literal["allow", "deny"]
+HazardWord = Literal["refuse", "confirm", "allow"]
+RemoteDoor = Literal["sms", "tcp", "mqtt"]
 
 DAY = 86400.0
 CONTROL_SOCKET: Path | None = Path("/run/atrund.sock")
@@ -89,11 +94,23 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What is done to a module that does not answer any more (MOD-4, MOD-8)."""
+    """What is done to a module that does not answer any more (MOD-4, MOD-8), or not in time (REQ-7)."""
 
     reboot: Reboot = option("unused", kinds.choice("never", "unused", "always"))
     command: tuple[str, ...] = option((), kinds.items(argument, at_most=32, what="arguments", repeated=True))
     per_hour: int = option(3, kinds.integer(0, 60))
+    timeout_action: TimeoutAction = option("leave", kinds.choice("leave", "reboot"))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many turns on the port each asker gets where all wait: those of the doors, and the daemon's own work."""
+
+    sms: int = option(1, kinds.weight)
+    tcp: int = option(1, kinds.weight)
+    mqtt: int = option(1, kinds.weight)
+    local: int = option(1, kinds.weight)
+    daemon: int = option(1, kinds.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +119,7 @@ class Queue:
 
     depth: int = option(32, kinds.integer(1, 1000))
     max_wait: float = option(600.0, kinds.duration(1, DAY))
+    weights: Weights = section(Weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +133,8 @@ class Sms:
         kinds.items(kinds.secret_file(kinds.sms_password), at_most=2, what="files"),
         key="password_files",
     )
+    instance: int = option(3, kinds.integer(1, 3, "an instance"))
+    urc: bool = option(True, kinds.flag)
     timeout: float = option(300.0, kinds.duration(60, 3600))
     max_age: float = option(DAY, kinds.duration(60, 30 * DAY, zero=True))
     ucs2: Ucs2 = option("convert", kinds.choice("convert", "vendor"))
@@ -134,6 +154,9 @@ class Tcp:
         (IPv4Address("127.0.0.1"),), kinds.items(kinds.address, at_least=1, at_most=8, what="addresses")
     )
     port: int = option(1024, kinds.port)
+    instance: int = option(2, kinds.integer(1, 3, "an instance"))
+    urc: bool = option(True, kinds.flag)
+    step_login: bool = option(False, kinds.flag)
     firewall: tuple[FirewallRule, ...] = option((), kinds.items(firewall_rule, at_most=21, what="rules"))
     users: tuple[TcpUser, ...] = option((), kinds.items(kinds.table(TcpUser), at_most=3, what="users"))
     login_timeout: float = option(60.0, kinds.duration(5, 600))
@@ -178,11 +201,20 @@ class Mqtt:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The control socket for atrunctl; `mode` is a number, `group` "" the daemon's own."""
+    """The control socket for atrunctl, and terminals; `mode` is a number, `group` "" the daemon's own.
+
+    `terminals`: the links of the terminals of instance 1, 2, 3; "" for none.
+    """
 
     socket: Path | None = option(CONTROL_SOCKET, kinds.socket_path)
     mode: int = option(0o660, kinds.octal)
-    group: str = option("", kinds.text(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "the name of a group"))
+    group: str = option("", kinds.group)
+    status_group: str = option("", kinds.group)
+    command_group: str = option("", kinds.group)
+    terminals: tuple[Path | None, ...] = option(
+        (), kinds.items(kinds.link_path, at_most=3, what="links", repeated=True)
+    )
+    terminal_group: str = option("atrund", kinds.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +233,41 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True)
+class DoorRules:
+    """What commands a remote door takes (POL-1): the first rule that fits decides, else `default`."""
+
+    default: Verdict = option("allow", kinds.choice("allow", "deny"))
+    rules: tuple[Rule, ...] = option((), kinds.items(kinds.policy_rule, at_most=RULES_MAX, what="rules", repeated=True))
+    hazards: HazardWord = option("refuse", kinds.choice("refuse", "confirm", "allow"))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRules(DoorRules):
+    """The same for the local door."""
+
+    hazards: HazardWord = option("confirm", kinds.choice("refuse", "confirm", "allow"))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What may be asked of the module, and what is hidden of it (POL-1 to POL-3)."""
+
+    remote_admin: tuple[RemoteDoor, ...] = option(
+        (), kinds.items(kinds.choice("sms", "tcp", "mqtt"), at_most=3, what="doors")
+    )
+    confirm_after: float = option(300.0, kinds.duration(10, DAY))
+    mask: tuple[str, ...] = option((), kinds.items(kinds.mask, at_most=32, what="masks"))
+    sms: DoorRules = section(DoorRules)
+    tcp: DoorRules = section(DoorRules)
+    mqtt: DoorRules = section(DoorRules)
+    local: LocalRules = section(LocalRules)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. After loading, `node` is never empty."""
+
+    locked: bool = option(False, kinds.flag)
 
     node: str = option("", kinds.text(f"|{NAME}", "1 to 64 of the characters A-Z a-z 0-9 . _ -"))
     state_dir: Path = option(Path("/var/lib/atrund"), kinds.absolute)
@@ -212,6 +277,7 @@ class Config:
     sms: Sms = section(Sms)
     tcp: Tcp = section(Tcp)
     mqtt: Mqtt = section(Mqtt)
+    policy: Policy = section(Policy)
     local: Local = section(Local)
     log: Log = section(Log)
     privacy: Privacy = section(Privacy)

@@ -7,7 +7,7 @@ answered from the record and never run again.
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -29,6 +29,8 @@ log = structlog.get_logger()
 SUBSCRIPTIONS: Final = ("at/request", "at/request/+")
 PENDING_MAX: Final = 200
 """Requests that wait to be recorded at once, past which those with QoS 0 are dropped."""
+TAKE_UP_AGAIN: Final = 10.0
+"""Seconds until a ledger that could not be read is looked at again."""
 LINE_KEPT: Final = 2 * LINE_MAX
 """Characters that are kept of a line, which is too long then all the same."""
 CORRELATION_MAX: Final = 256
@@ -61,17 +63,14 @@ class MqttDoor:
         self._mirror = mirror
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
+        self._taking_up = asyncio.Lock()
+        self._taken_up = False
         self._full = False
 
     async def take_up(self) -> None:
-        """Go on with what a restart interrupted (REQ-9)."""
-        try:
-            unfinished: list[Known] = await self._ledger.ask(tables.unfinished(Door.MQTT))
-        except StorageError:
-            return
-        for known in unfinished:
-            if known.outcome is None:
-                self._runner.resume(known, self._answer)
+        """Go on with what a restart interrupted (REQ-9), now or as soon as that can be read."""
+        if not await self._is_taken_up():
+            self._spawn(self._take_up_later())
 
     def receive(self, message: Incoming) -> None:
         """Take a message; never waits."""
@@ -82,7 +81,34 @@ class MqttDoor:
             if not was_full:  # once, however many there are
                 log.warning("requests dropped: too many with QoS 0 at once", peer=_who(message.topic))
             return
-        task = asyncio.get_running_loop().create_task(self._serve(message))
+        self._spawn(self._serve(message))
+
+    async def _is_taken_up(self) -> bool:
+        """Go on with what a restart interrupted unless that was done; returns whether it is done.
+
+        Until then nothing new is recorded, for it would be taken for something of the time before.
+        """
+        async with self._taking_up:
+            if self._taken_up:
+                return True
+            try:
+                unfinished: list[Known] = await self._ledger.ask(tables.unfinished(Door.MQTT))
+            except StorageError:
+                return False
+            self._taken_up = True
+            for known in unfinished:
+                if known.outcome is None:
+                    self._runner.resume(known, self._answer)
+        return True
+
+    async def _take_up_later(self) -> None:
+        while not self._runner.closing:
+            await asyncio.sleep(TAKE_UP_AGAIN)
+            if await self._is_taken_up():
+                return
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -96,6 +122,11 @@ class MqttDoor:
 
     async def _take(self, message: Incoming) -> None:
         request, refused = self._judge(message)
+        if not await self._is_taken_up():
+            refused = _rejected(Reason.STORAGE, "the ledger cannot be read")
+            self._ledger.behind(*self._mirror.ended(request, refused, was_accepted=False))
+            self._say_unrecorded(request, refused)
+            return
         if refused is not None and (known := await self._recorded(request)) is not None:
             self._answer_again(request, known)
             return
@@ -136,6 +167,7 @@ class MqttDoor:
             rid=rid,
             door=Door.MQTT,
             peer=who,
+            names=(who,),
             line=ask.cmd[:LINE_KEPT],
             timeout=ask.timeout,
             reply=ask.reply,

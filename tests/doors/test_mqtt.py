@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from atrund.atrun.request import Door, Request
 from atrund.broker import Incoming
 from atrund.config.values import Sms
 from atrund.doors import mqtt as room
 from atrund.doors.mqtt import MqttDoor, MqttRules
+from atrund.ledger import tables
 from atrund.mirror import Mirror
 from atrund.sim.faults import Plant
 from tests.support.virtual import AtOnce, House, config, crash, running
@@ -121,6 +123,86 @@ async def test_a_disk_that_takes_nothing() -> None:
         assert len(it.acknowledged) == 1
         assert it.ran("AT+CIMI") == 0
         it.house.disk.broken = ""
+
+
+async def test_one_that_was_acknowledged_and_can_be_sent_no_more_is_refused_once_and_for_good(tmp_path: Path) -> None:
+    """REQ-9, REQ-12: nobody hears of the refusal before the disk has it, and then it is never run."""
+    disk = AtOnce(tmp_path / "ledger.db")
+    async with desk(disk=disk) as it:
+        it.house.module.faults.plant("AT#CGMI", Plant(seconds=10))
+        it.bring('{"id":"long","cmd":"AT#CGMI"}')
+        it.bring('{"id":"a","cmd":"AT+CIMI"}')
+        await asyncio.sleep(1)
+        disk.broken = "disk full"
+        await asyncio.sleep(60)
+        assert (it.answers, it.past.published, it.ran("AT+CIMI")) == ([], [], 0)
+        disk.broken = ""
+        again = await it.ask({"id": "a", "cmd": "AT+CIMI"})
+        assert {answer["id"]: (answer["state"], answer["reason"]) for answer in it.answers} == {
+            "long": ("ok", None),
+            "a": ("rejected", "storage"),
+        }
+        assert again["rid"] in {answer["rid"] for answer in it.answers}
+        await asyncio.sleep(60)
+        assert (it.ran("AT#CGMI"), it.ran("AT+CIMI")) == (1, 0)
+    async with desk(disk=AtOnce(tmp_path / "ledger.db")) as it:
+        await asyncio.sleep(60)
+        assert it.ran("AT+CIMI") == 0
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_killed_while_a_refusal_is_owed_the_asker_hears_one_outcome(tmp_path: Path, *, settled: bool) -> None:
+    disk = AtOnce(tmp_path / "ledger.db")
+    with contextlib.suppress(asyncio.CancelledError):
+        async with desk(disk=disk) as it:
+            it.house.module.faults.plant("AT#CGMI", Plant(seconds=10))
+            it.bring('{"id":"long","cmd":"AT#CGMI"}')
+            it.bring('{"id":"a","cmd":"AT+CIMI"}')
+            await asyncio.sleep(1)
+            disk.broken = "disk full"
+            await asyncio.sleep(60)
+            if settled:
+                disk.broken = ""
+                await asyncio.sleep(6)
+            told = {answer["id"]: answer["state"] for answer in it.answers}
+            assert told == ({"long": "ok", "a": "rejected"} if settled else {})
+            await crash(it.house.daemon)
+            disk.broken = ""
+    async with desk(disk=AtOnce(tmp_path / "ledger.db")) as it:
+        await asyncio.sleep(60)
+        states = {(answer["id"], answer["state"]) for answer in it.answers}
+        assert states == ({("long", "ok"), ("a", "rejected")} if settled else {("long", "lost"), ("a", "ok")})
+        assert it.ran("AT+CIMI") == (not settled)
+        assert it.ran("AT#CGMI") == 0
+
+
+async def test_what_a_restart_interrupted_is_taken_up_when_the_ledger_can_be_read(tmp_path: Path) -> None:
+    disk = AtOnce(tmp_path / "ledger.db")
+    asked = Request(rid="r", door=Door.MQTT, peer="who", line="AT+CIMI", key="who\0a", context={"id": "a"})
+    tables.record(asked, 0.0)(disk.store.connection)
+    async with desk(disk=disk, take_up=False) as it:
+        disk.broken = "disk I/O error"
+        await it.door.take_up()
+        it.bring('{"id":"b","cmd":"AT+CIMI"}')
+        await asyncio.sleep(30)
+        assert it.ran("AT+CIMI") == 0
+        assert [(payload["id"], payload["reason"]) for _, payload, _ in it.past.published] == [("b", "storage")]
+        assert len(it.acknowledged) == 1
+        disk.broken = ""
+        await asyncio.sleep(30)
+        assert [(answer["id"], answer["state"]) for answer in it.answers] == [("a", "ok")]
+        assert it.ran("AT+CIMI") == 1
+
+
+async def test_what_is_asked_before_a_restart_was_looked_at_is_run_once() -> None:
+    async with desk(take_up=False) as it:
+        it.house.module.faults.plant("AT#CGMI", Plant(seconds=10))
+        it.bring('{"id":"a","cmd":"AT#CGMI"}')
+        await asyncio.sleep(1)
+        await it.door.take_up()
+        await asyncio.sleep(60)
+        assert [(answer["id"], answer["state"]) for answer in it.answers] == [("a", "ok")]
+        assert it.ran("AT#CGMI") == 1
 
 
 async def test_correlation_data_of_any_kind() -> None:

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from atrund.atrun import message
 from atrund.atrun.message import AtRun, NotAtRun
 from atrund.atrun.secrets import Secret
 from atrund.config.values import Config, Sms
-from atrund.doors import sms
+from atrund.doors import sms, verdicts
+from atrund.ledger import tables
 from atrund.sim.faults import Plant
 from atrund.sim.state import Options
 from atrund.sim.store import Message, Status
@@ -478,7 +480,7 @@ async def test_a_fault_in_reading_one_message_ends_nothing(monkeypatch: pytest.M
 
 
 async def test_verdicts_have_a_cap_and_none_on_what_lies_there_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sms, "_VERDICTS_MAX", 4)
+    monkeypatch.setattr(verdicts, "VERDICTS_MAX", 4)
     lives = Lives()
     put(lives)
     house = await lives.start()
@@ -524,7 +526,7 @@ async def test_until_the_answer_is_too_old(final: str) -> None:
         assert lives.disk.rows("SELECT answered FROM requests") == [(1,)]
 
 
-@pytest.mark.parametrize("code", [1, 21, 38 - 8, 50])
+@pytest.mark.parametrize("code", [1, 21, 38 - 8, 50, 0xC1])
 async def test_a_failure_for_good_is_recorded_at_once(code: int) -> None:
     """SMS-12."""
     async with living() as (lives, house):
@@ -536,6 +538,87 @@ async def test_a_failure_for_good_is_recorded_at_once(code: int) -> None:
         await asyncio.sleep(4000)
         assert len(times) == 1
         assert lying(lives) == 0
+
+
+@pytest.mark.parametrize("code", [310, 318, 331])
+async def test_what_waits_for_sim_or_network_goes_on_when_that_is_back(code: int) -> None:
+    async with living() as (lives, house):
+        lives.module.faults.plant("+CMGS", Plant(3, final=f"+CMS ERROR: {code}"))
+        times = tries(lives)
+        house.sms("AT+CSQ")
+        await asyncio.sleep(95)
+        assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx([30, 60], abs=2)
+        assert house.daemon.sms is not None
+        house.daemon.sms.look()
+        await asyncio.sleep(1)
+        assert texts(house) == [SIGNAL]
+
+
+async def test_it_does_not_go_on_with_every_change_of_the_module() -> None:
+    async with living() as (lives, house):
+        lives.module.faults.plant("+CMGS", Plant(None, final="+CMS ERROR: 331"))
+        times = tries(lives)
+        house.sms("AT+CSQ")
+        assert house.daemon.sms is not None
+        for _ in range(200):
+            house.daemon.sms.look()
+            await asyncio.sleep(0.1)
+        assert len(times) <= 5
+
+
+async def test_a_service_centre_that_is_not_set_is_said() -> None:
+    with capture_logs() as logs:
+        async with living() as (lives, house):
+            lives.module.faults.plant("+CMGS", Plant(1, final="+CMS ERROR: 330"))
+            house.sms("AT+CSQ")
+            await asyncio.sleep(40)
+            assert texts(house) == [SIGNAL]
+    (said,) = [str(entry["detail"]) for entry in logs if entry["event"] == "answer not sent"]
+    assert "+CSCA" in said
+
+
+async def test_a_full_store_is_looked_at() -> None:
+    """What is done with and could not be deleted may make room."""
+    async with living() as (lives, house):
+        lives.module.faults.plant("+CMGS", Plant(1, final="+CMS ERROR: 322"))
+        looks = tries(lives, b"AT+CMGL")
+        house.sms("AT+CSQ")
+        await asyncio.sleep(10)
+        assert len(looks) == 1
+        await asyncio.sleep(30)
+        assert texts(house) == [SIGNAL]
+
+
+async def test_an_answers_age_goes_on_over_a_restart() -> None:
+    """REQ-11, SMS-12."""
+    lives = Lives()
+    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
+    house = await lives.start()
+    house.sms("AT+CSQ")
+    for seconds in (1500, 1500):
+        await asyncio.sleep(seconds)
+        await lives.kill()
+        house = await lives.start()
+    times = tries(lives)
+    await asyncio.sleep(1200)
+    assert undelivered(house) == [BUSY]
+    assert max(times) < 1200 + 3000
+    await lives.end()
+
+
+async def test_one_that_is_too_old_already_is_not_tried_again() -> None:
+    lives = Lives()
+    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
+    house = await lives.start()
+    house.sms("AT+CSQ")
+    await asyncio.sleep(3000)
+    await lives.kill()
+    tables.keep_run(4000.0)(lives.disk.store.connection)
+    house = await lives.start(wait=False)
+    lives.module.faults.clear()
+    await asyncio.sleep(100)
+    assert (house.sent, undelivered(house)) == ([], ["too old"])
+    await lives.end()
 
 
 async def test_one_answers_failure_holds_no_other_up() -> None:
@@ -707,7 +790,189 @@ async def test_a_module_that_refuses_to_read_is_asked_again() -> None:
         assert (texts(house), lying(lives)) == ([SIGNAL], 0)
 
 
+# A bit that falls over.
+
+
+def flip(lives: Lives, pdu: str, times: int) -> list[str]:
+    """Have the module show a PDU wrong, the next `times` times, each time in another digit."""
+    wrong: list[str] = []
+
+    def garble(data: bytes) -> bytes:
+        nonlocal times
+        if times and pdu.encode() in data:
+            times -= 1
+            place = len(pdu) - 4 - times
+            wrong.append(f"{pdu[:place]}{int(pdu[place], 16) ^ 1:X}{pdu[place + 1 :]}")
+            return data.replace(pdu.encode(), wrong[-1].encode())
+        return data
+
+    lives.wire.garble = garble
+    return wrong
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_one_that_was_run_is_known_again_when_a_bit_of_it_falls_over(times: int) -> None:
+    """SMS-11: what is new is read until two readings agree."""
+    async with living() as (lives, house):
+        lives.module.faults.plant("+CMGD", Plant(None, final="+CMS ERROR: 500"))
+        pdu = deliver("AT+CSQ", at=lives.clock.now()).encode()
+        house.module.network.deliver(pdu)
+        await asyncio.sleep(10)
+        wrong = flip(lives, pdu.hex().upper(), times)
+        await asyncio.sleep(200)
+        assert len(wrong) == times
+        assert [line for line, _, _ in house.outcomes] == ["AT+CSQ"]
+        assert texts(house) == [SIGNAL]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_one_that_is_shown_wrong_at_first_is_run_as_it_is(*, announced: bool) -> None:
+    async with living() as (lives, house):
+        given = deliver("AT+CSQ", at=lives.clock.now()).encode()
+        wrong = flip(lives, given.hex().upper(), 1)
+        if announced:
+            house.module.network.deliver(given)
+        else:
+            assert lives.module.store.add("SM", Message(Status.REC_UNREAD, given)) is not None
+        await asyncio.sleep(200)
+        assert len(wrong) == 1
+        assert house.outcomes == [("AT+CSQ", "ok", None)]
+        assert lying(lives) == 0
+
+
+async def test_what_lay_there_at_the_first_start_is_not_run_because_it_was_shown_wrong_then() -> None:
+    """SMS-2."""
+    lives = Lives()
+    given = deliver("AT+CSQ", at=lives.clock.now()).encode()
+    assert lives.module.store.add("SM", Message(Status.REC_UNREAD, given)) is not None
+    wrong = flip(lives, given.hex().upper(), 1)
+    house = await lives.start()
+    await asyncio.sleep(200)
+    assert (len(wrong), house.outcomes, lying(lives)) == (1, [], 1)
+    await lives.end()
+
+
+async def test_one_that_never_reads_the_same_is_left_and_holds_up_no_other() -> None:
+    async with living() as (lives, house):
+        given = deliver("AT+CIMI", at=lives.clock.now()).encode()
+        wrong = flip(lives, given.hex().upper(), 30)
+        house.module.network.deliver(given)
+        await asyncio.sleep(5)
+        house.sms("AT+CSQ")
+        await asyncio.sleep(5)
+        assert house.outcomes == [("AT+CSQ", "ok", None)]
+        assert wrong
+        lives.wire.garble = lambda data: data
+        await asyncio.sleep(100)
+        assert house.outcomes == [("AT+CSQ", "ok", None), ("AT+CIMI", "ok", None)]
+
+
 # A disk that fails.
+
+
+def show(lives: Lives, text: str = "AT+CSQ") -> None:
+    """Let the module show a message that it puts into no store."""
+    pdu = deliver(text, at=lives.clock.now()).encode()
+    lives.wire.inject(f"\r\n+CMT: ,{len(pdu) - 1 - pdu[0]}\r\n{pdu.hex().upper()}\r\n".encode())
+
+
+@pytest.mark.parametrize("delay", [0.0, 20.0])
+async def test_one_that_is_only_shown_is_held_while_the_disk_fails(delay: float) -> None:
+    """REQ-12: it lies in no store, so that to leave it is to lose it."""
+    with capture_logs() as logs:
+        async with living(rules(delay=delay)) as (lives, house):
+            if delay:
+                show(lives)
+                await asyncio.sleep(5)
+            lives.disk.broken = "disk full"
+            if not delay:
+                show(lives)
+            await asyncio.sleep(300)
+            assert (house.sent, lives.wire.ran("AT+CSQ")) == ([], 0)
+            lives.disk.broken = ""
+            await asyncio.sleep(60)
+            assert (texts(house), lives.wire.ran("AT+CSQ")) == ([SIGNAL], 1)
+            assert house.outcomes == [("AT+CSQ", "ok", None)]
+    said = [entry["event"] for entry in logs if str(entry["event"]).startswith("sms held")]
+    assert said == ["sms held in memory: it lies in no store, and nothing can be recorded"]
+    assert not [entry for entry in logs if str(entry["event"]).startswith("sms lost")]
+
+
+async def test_one_that_is_held_and_lies_in_a_store_too_is_run_once() -> None:
+    async with living() as (lives, house):
+        lives.disk.broken = "disk full"
+        show(lives)
+        put(lives)
+        await asyncio.sleep(100)
+        lives.disk.broken = ""
+        await asyncio.sleep(200)
+        assert (texts(house), lives.wire.ran("AT+CSQ"), lying(lives)) == ([SIGNAL], 1, 0)
+        assert house.daemon.sms is not None
+        assert not house.daemon.sms._held
+
+
+async def test_one_that_is_only_shown_while_the_ledger_can_not_be_read_yet_is_run() -> None:
+    lives = Lives()
+    await lives.start()
+    await lives.kill()
+    house = await lives.start(wait=False)
+    lives.disk.broken = "disk I/O error"
+    await asyncio.sleep(30)
+    show(lives)
+    await asyncio.sleep(30)
+    lives.disk.broken = ""
+    await asyncio.sleep(100)
+    assert texts(house) == [SIGNAL]
+    await lives.end()
+
+
+async def test_what_is_held_has_a_cap_and_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sms, "HELD_MAX", 2)
+    with capture_logs() as logs:
+        async with living() as (lives, house):
+            lives.disk.broken = "disk full"
+            for number in range(1, 4):
+                show(lives, f"AT#GPIO={number},2")
+            await asyncio.sleep(100)
+            assert house.daemon.sms is not None
+            assert len(house.daemon.sms._held) == 2
+            await house.daemon.stop()
+            lives.disk.broken = ""
+    lost = [entry for entry in logs if str(entry["event"]).startswith("sms lost")]
+    assert [(entry.get("held"), entry.get("count")) for entry in lost] == [(2, None), (None, 2)]
+
+
+async def test_what_a_restart_interrupted_is_run_when_the_disk_is_back() -> None:
+    lives = Lives(rules(delay=30.0))
+    await lives.start()
+    show(lives)
+    await asyncio.sleep(5)
+    await lives.kill()
+    house = await lives.start()
+    lives.disk.broken = "disk full"
+    await asyncio.sleep(100)
+    assert lives.wire.ran("AT+CSQ") == 0
+    lives.disk.broken = ""
+    await asyncio.sleep(100)
+    assert (texts(house), lives.wire.ran("AT+CSQ")) == ([SIGNAL], 1)
+    assert house.outcomes == [("AT+CSQ", "ok", None)]
+    await lives.end()
+
+
+async def test_an_outcome_that_is_not_recorded_yet_is_not_told() -> None:
+    """SMS-11: a crash would make another of it."""
+    async with living() as (lives, house):
+        marked = lives.module.faults = Marked()
+        marked.pace[7] = (5.0, 0.0, 0.0)
+        house.sms(line_of(7))
+        await asyncio.sleep(2)
+        lives.disk.broken = "disk full"
+        await asyncio.sleep(60)
+        assert (house.sent, lives.wire.ran(line_of(7)), lying(lives)) == ([], 1, 1)
+        lives.disk.broken = ""
+        await asyncio.sleep(60)
+        assert (len(house.sent), lives.wire.ran(line_of(7)), lying(lives)) == (1, 1, 0)
+        assert house.outcomes == [(line_of(7), "ok", None)]
 
 
 @pytest.mark.parametrize("delay", [0.0, 20.0])
@@ -739,12 +1004,18 @@ async def test_a_ledger_that_can_not_be_read_at_the_start_is_waited_for() -> Non
     lives = Lives()
     await lives.start()
     await lives.kill()
+    looks = len(lives.disk.jobs) + 3  # the clocks and the settings are read, and then it fails
+
+    def fail() -> None:
+        if len(lives.disk.jobs) == looks:
+            lives.disk.broken = "disk I/O error"
+
+    lives.disk.after = fail
     house = await lives.start(wait=False)
-    lives.disk.broken = "disk I/O error"
     house.sms("AT+CSQ")
     await asyncio.sleep(100)
-    assert house.daemon.sms is not None
     assert (house.daemon.sms.state, lives.wire.ran("AT+CSQ")) == ("waiting", 0)
+    lives.disk.after = lambda: None
     lives.disk.broken = ""
     await asyncio.sleep(100)
     assert (house.daemon.sms.state, texts(house)) == ("open", [SIGNAL])

@@ -12,8 +12,9 @@ import pytest
 
 from atrund.atrun.secrets import Secret
 from atrund.config.values import FirewallRule, Sms, Tcp, TcpUser
-from atrund.doors import tcp as room
-from atrund.doors.tcp import TcpRules
+from atrund.doors import connection as room
+from atrund.doors.connection import Means
+from atrund.doors.tcp import TcpDoor, TcpRules
 from atrund.sim.faults import Plant
 from tests.support.virtual import House, config, running
 from tests.support.waiting import ready, status, until
@@ -153,9 +154,9 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
             link.send(LOGIN)
             tcp = house.daemon.tcp
             await until(lambda: tcp.peer)
-            session = tcp._session
+            session = tcp.session
             assert session is not None
-            session._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            session.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             link.send(b"AT#MONI=7\r" * 20)
             begun = asyncio.get_running_loop().time()
             await until(lambda: not tcp.peer)
@@ -173,7 +174,7 @@ async def test_lines_past_the_queue_wait_with_the_client() -> None:
         caller.writer.write(b"AT+GMI\r" + b"AT\r" * 20_000)
         await asyncio.sleep(5)
         assert house.daemon.tcp is not None
-        session = house.daemon.tcp._session
+        session = house.daemon.tcp.session
         assert session is not None
         assert room.QUEUED_MAX <= len(session._queued) <= room.QUEUED_MAX + room.READ_SIZE
         finals = 0
@@ -241,8 +242,8 @@ async def test_an_address_that_is_taken() -> None:
         )
         assert "geheim" not in repr(rules)
         async with running(config(sms=Sms())) as house:
-            other_door = room.TcpDoor(
-                rules, runner=house.daemon.runner, ledger=house.daemon._ledger, mirror=house.daemon._mirror
+            other_door = TcpDoor(
+                lambda: rules, session_means(house), ledger=house.daemon._ledger, mirror=house.daemon._mirror
             )
             with pytest.raises(OSError, match="already in use"):
                 await other_door.start()
@@ -264,8 +265,8 @@ async def test_clear_text_off_loopback_is_served_on_the_trusted_interfaces_alone
         interfaces=("lo",),
     )
     async with running(config(sms=Sms())) as house:
-        trusting = room.TcpDoor(
-            rules, runner=house.daemon.runner, ledger=house.daemon._ledger, mirror=house.daemon._mirror
+        trusting = TcpDoor(
+            lambda: rules, session_means(house), ledger=house.daemon._ledger, mirror=house.daemon._mirror
         )
         await trusting.start()
         bound = [
@@ -273,3 +274,7 @@ async def test_clear_text_off_loopback_is_served_on_the_trusted_interfaces_alone
         ]
         assert bound == [b"lo\0", b""]
         await trusting.close()
+
+
+def session_means(house: House) -> Means:
+    return Means(house.daemon.runner, house.daemon.own, house.daemon.instances)

@@ -54,7 +54,7 @@ def test_a_command(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     ("line", "final", "reason"),
     [
-        ("AT+CFUN=4", "+CME ERROR: 3", "policy"),
+        ("AT#SHDN", "+CME ERROR: 3", "policy"),
         ("AT+CSQ\rAT+CFUN=4", "+CME ERROR: 50", "bad_request"),
         ("AT+CSQ\nAT+CFUN=4", "+CME ERROR: 50", "bad_request"),
         ("AT+CSQ\x1a", "+CME ERROR: 50", "bad_request"),

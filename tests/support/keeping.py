@@ -8,10 +8,11 @@ from concurrent.futures import Executor
 from typing import Any
 
 from atrund.module.channel import Answer, Channel
-from atrund.module.keeper import Keeper, Module, PinKeeping
+from atrund.module.keeper import Keeper
 from atrund.module.ladder import Ladder, LadderRules
 from atrund.module.lifecycle import State
 from atrund.module.port import Port, PortError, Receiver
+from atrund.module.tending import Module, PinKeeping
 from atrund.module.urc import Fanout
 from atrund.sim.module import SimModule
 from atrund.sim.quirks import QuirkValue
@@ -19,7 +20,7 @@ from atrund.sim.state import Options
 from tests.support.virtual import PORT, Wire
 
 BAUDRATE = 115200
-FORBIDDEN = ("+CFUN", "+COPS=", "+CGATT", "+CGDCONT", "#SGACT", "#BND", "+CPIN=", "#USBCFG", "#REBOOT", "#SHDN")
+FORBIDDEN = ("+CFUN=", "+COPS=", "+CGATT", "+CGDCONT", "#SGACT", "#BND", "+CPIN=", "#USBCFG", "#REBOOT", "#SHDN")
 """What set-up never sends on a shared module (MOD-8), and what would restart it."""
 LOOK = ["AT+CPIN?", "AT+CREG?", "AT+CGREG?", "AT+CEREG?"]
 SERVICES = ["AT#SMSATRUN?", "AT#TCPATRUNL?", "AT#TCPATRUND?", "AT#ENAEVMONI?"]
@@ -132,7 +133,9 @@ class Bench:
                 baudrate=BAUDRATE,
                 first=number == 0,
                 open_port=line.open,
-                make_channel=lambda lost, sent: Channel(unsolicited=self._code, on_lost=lost, on_sent=sent),
+                make_channel=lambda lost, sent, in_step: Channel(
+                    unsolicited=self._code, on_lost=lost, on_sent=sent, on_in_step=in_step
+                ),
                 ladder=self.ladder,
                 fanout=self.fanout,
                 on_change=self._changed(number),

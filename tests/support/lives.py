@@ -60,7 +60,7 @@ class Lives:
             notify=Service({}),
         )
         await daemon.start()
-        if wait and (door := daemon.sms) is not None:
+        if wait and (door := daemon.sms).state != "off":
             await until(lambda: door.state == "open")
         elif wait:
             await until(lambda: daemon.module.state.usable)

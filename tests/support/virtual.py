@@ -102,6 +102,8 @@ class Wire:
         """Octets of output that arrive at a time."""
         self.opened: list[float] = []
         self.written: list[bytes] = []
+        self.on_dtr: Callable[[], object] = lambda: None
+        """Told when DTR falls for a moment."""
         self.end: WireEnd | None = None
 
     async def open(self, path: str, baudrate: int, receiver: Receiver) -> Port:
@@ -129,7 +131,7 @@ class WireEnd:
     sim: SimPort
 
     def __init__(self, wire: Wire, receiver: Receiver) -> None:
-        self.sim = wire.module.add_port(self._out)
+        self.sim = wire.module.add_port(self.say)
         self._wire = wire
         self._receiver: Receiver | None = receiver
         self._last = 0.0
@@ -138,6 +140,9 @@ class WireEnd:
         if self._receiver is not None:
             self._wire.written.append(data)
             asyncio.get_running_loop().call_soon(self.sim.feed, data)
+
+    async def drop_dtr(self) -> None:
+        self._wire.on_dtr()
 
     def close(self) -> None:
         self._receiver = None
@@ -154,7 +159,8 @@ class WireEnd:
         if self._receiver is not None:
             self._receiver.received(data)
 
-    def _out(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
+        """Let the module say something, behind what it said before."""
         data = self._wire.garble(data)
         loop = asyncio.get_running_loop()
         for begin in range(0, len(data), self._wire.piece):
@@ -238,7 +244,7 @@ async def running(
     try:
         if until is not None:
             async with asyncio.timeout(until):
-                while daemon.sms is not None and daemon.sms.state != "open":  # noqa: ASYNC110 - a state is no event
+                while daemon.sms.state not in {"open", "off"}:  # noqa: ASYNC110 - a state is no event
                     await asyncio.sleep(0.1)
         yield House(daemon, wire, module, disk, clock)
     finally:
@@ -257,3 +263,4 @@ async def crash(daemon: Daemon) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+    daemon._ledger._writer = None  # for what it owes it would write to the disk of its next life

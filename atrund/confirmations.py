@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hazardous commands that wait for their confirmation, and the undo of those that get none (POL-2).
+
+Rules of this file: the undo is on disk, with its time, before the command runs; from then on nothing but a confirmation
+or an undo that the module answered with OK ends it, whatever crashes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from atrund.at.syntax import parse
+from atrund.atrun.request import Door, Request
+from atrund.atrun.undo import CONFIRM_AFTER, OPEN_MAX, Armed, Event, Life, Plan, State, UndoImpossible, retry_after
+from atrund.ledger import Ledger, StorageError, nvm
+from atrund.mirror import Mirror
+from atrund.module.channel import STEP, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.turns import URGENT, QueueFullError, WaitedTooLongError
+
+log = structlog.get_logger()
+
+UNDO_TIMEOUT: Final = 180.0
+"""Seconds for one command of an undo: +COPS=0 searches for a network (3GPP TS 27.007 7.3)."""
+LOAD_RETRY: Final = 60.0
+"""Seconds between two tries to read what waits, while the ledger can't be read."""
+
+
+class NotArmedError(Exception):
+    """The undo could not be made or is not on disk, so the command must not run. The text says why."""
+
+
+@dataclass(slots=True)
+class _Open:
+    armed: Armed
+    life: Life
+    tries: int = 0
+    next: float = 0.0
+
+
+class Confirmations:
+    """What is open. `run` it as long as the daemon runs."""
+
+    def __init__(
+        self, *, ledger: Ledger, mirror: Mirror, channel: Callable[[], Channel | None], after: float = CONFIRM_AFTER
+    ) -> None:
+        self._ledger = ledger
+        self._mirror = mirror
+        self._channel = channel
+        self._after = after
+        self._open: dict[int, _Open] = {}
+        self._news = asyncio.Event()
+
+    def lines(self) -> dict[int, str]:
+        """Return the line of each open one by its id, the one with the least time left first."""
+        ordered = sorted(self._open.values(), key=lambda one: (one.armed.due, one.armed.id))
+        return {one.armed.id: one.armed.line(self._ledger.run) for one in ordered}
+
+    async def arm(self, plan: Plan, request: Request, turn: Turn) -> str:
+        """Read the old values, put the undo on disk, and return the line that tells of it.
+
+        Raises `NotArmedError`, and `TimedOutError` and `LinkLostError` as a turn does.
+        """
+        if len(self._open) >= OPEN_MAX:
+            raise NotArmedError(f"{OPEN_MAX} commands wait for their confirmation already")
+        answers = {read: (await turn.ask(f"AT{read}", timeout=STEP)).lines for read in plan.reads}
+        try:
+            undo = plan.undo_line(answers)
+            due = self._ledger.run + self._after
+            write = nvm.arm(undo, due=due, rid=request.rid, door=request.door.value, peer=request.peer)
+            (armed,) = await self._ledger.durable(write)
+        except (UndoImpossible, StorageError) as error:
+            raise NotArmedError(str(error)) from error
+        life = Life()
+        life.step(Event.RECORDED)
+        self._open[armed.id] = _Open(armed, life, next=armed.due)
+        self._news.set()
+        line: str = armed.line(self._ledger.run)
+        return line
+
+    async def confirm(self, id_: int) -> str:
+        """Leave things as they are; returns why that can't be recorded, or ""."""
+        try:
+            await self._ledger.durable(nvm.disarm(id_))
+        except StorageError as error:
+            return str(error)
+        if (found := self._open.pop(id_, None)) is not None:
+            found.life.step(Event.CONFIRMED)
+            self._tell(found, "confirmed")
+        return ""
+
+    async def run(self) -> None:
+        """Take up what a restart interrupted, then undo what nobody confirms in time."""
+        await self._take_up()
+        while True:
+            self._news.clear()
+            now = self._ledger.run
+            due = [one for one in self._open.values() if one.next <= now]
+            for one in due:
+                await self._undo(one)
+            if due:
+                continue
+            first = min((one.next for one in self._open.values()), default=None)
+            try:
+                async with asyncio.timeout(None if first is None else first - self._ledger.run):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def _take_up(self) -> None:
+        while True:
+            try:
+                found: list[Armed] = await self._ledger.ask(nvm.armed())
+            except StorageError as error:
+                log.error("open confirmations unknown", detail=str(error))  # noqa: TRY400 - said whole
+                await asyncio.sleep(LOAD_RETRY)
+                continue
+            for armed in found:
+                self._open.setdefault(armed.id, _Open(armed, Life(State.ARMED), next=armed.due))
+            return
+
+    async def _undo(self, one: _Open) -> None:
+        if one.life.state is State.ARMED:
+            one.life.step(Event.TIME_OVER)
+            self._tell(one, "not confirmed in time")
+        why = await self._run_undo(one)
+        if one.armed.id not in self._open:  # confirmed meanwhile
+            return
+        if not why:
+            try:
+                await self._ledger.durable(nvm.disarm(one.armed.id))
+            except StorageError as error:
+                why = str(error)  # undone, and undone once more: an undo sets what was there before
+            else:
+                one.life.step(Event.OK)
+                del self._open[one.armed.id]
+                self._tell(one, "undone")
+                return
+        one.tries += 1
+        one.next = self._ledger.run + retry_after(one.tries)
+        log.warning("undo failed", id=one.armed.rid, detail=why, tries=one.tries)
+
+    async def _run_undo(self, one: _Open) -> str:
+        """Run each command of the undo as a line of its own, so that one that fails holds up none; why any did."""
+        channel = self._channel()
+        if channel is None:
+            return "the module is absent or being set up"
+        failed = []
+        try:
+            async with channel.turn(URGENT, what="undo", rid=one.armed.rid) as turn:
+                for command in parse(one.armed.undo):
+                    final = (await turn.ask(f"AT{command}", timeout=UNDO_TIMEOUT)).final
+                    failed += [] if final.ok else [f"{command.name}: {final.text}"]
+        except (LinkLostError, TimedOutError, QueueFullError, WaitedTooLongError) as error:
+            return str(error)
+        return "; ".join(failed)
+
+    def _tell(self, one: _Open, what: str) -> None:
+        armed = one.armed
+        self._ledger.behind(*self._mirror.session(Door(armed.door), armed.peer, f"command {what}", None, armed.rid))

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the doors and the broker of the configuration, each by a function of its own."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from atrund import config, records
+from atrund.atrun.policy import DoorPolicy
+from atrund.atrun.request import Door
+from atrund.atrun.rules import Hazards, Verb
+from atrund.atrun.settings import FIREWALL_MAX, LOGINS_MAX, WHITE_LIST_MAX, Login, Rule, Settings, slots
+from atrund.broker import Broker, BrokerSettings
+from atrund.clock import Clock
+from atrund.doors.connection import Means as SessionMeans
+from atrund.doors.local import LocalDoor
+from atrund.doors.mqtt import SUBSCRIPTIONS, MqttDoor, MqttRules
+from atrund.doors.sms import SmsDoor, SmsRules
+from atrund.doors.tcp import TcpDoor, TcpRules
+from atrund.doors.terminal import TerminalDoor, TerminalRules
+from atrund.instances import Instances
+from atrund.ledger import Ledger
+from atrund.mirror import Mirror
+from atrund.module.store import Store
+from atrund.module.urc import Fanout
+from atrund.own import Own
+from atrund.runner import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every door works with."""
+
+    runner: Runner
+    ledger: Ledger
+    mirror: Mirror
+    clock: Clock
+    own: Own
+    instances: Instances
+
+
+def file_settings(given: config.Config) -> Settings:
+    """Return what the configuration file says of all that commands can set too."""
+    sms, tcp = given.sms, given.tcp
+    rules = [
+        Rule(rule.address, rule.mask)
+        for rule in tcp.firewall
+        if isinstance(rule.address, IPv4Address) and isinstance(rule.mask, IPv4Address)
+    ]
+    base = Settings()
+    return base.changed(
+        {
+            "sms.enabled": sms.enabled,
+            "sms.instance": sms.instance,
+            "sms.urc": sms.urc,
+            "sms.timeout": sms.timeout,
+            "sms.whitelist": slots((*sms.numbers, *sms.passwords), WHITE_LIST_MAX),
+            "tcp.enabled": tcp.enabled,
+            "tcp.instance": tcp.instance,
+            "tcp.urc": tcp.urc,
+            "tcp.port": tcp.port,
+            "tcp.timeout": tcp.timeout,
+            "tcp.step_login": tcp.step_login,
+            "tcp.sequence": tcp.sequence,
+            "tcp.firewall": slots(rules, FIREWALL_MAX),
+            "tcp.users": slots((Login(user.name, user.password) for user in tcp.users), LOGINS_MAX),
+            f"tcp.socket.{base.tcp.conn_id}.idle_timeout": tcp.idle_timeout,
+        }
+    )
+
+
+def policies(given: config.Policy) -> dict[Door, DoorPolicy]:
+    """Return what is allowed at each door."""
+    doors = {Door.SMS: given.sms, Door.TCP: given.tcp, Door.MQTT: given.mqtt, Door.LOCAL: given.local}
+    return {
+        door: DoorPolicy(Verb(one.default), one.rules, Hazards(one.hazards), door.value in given.remote_admin)
+        for door, one in doors.items()
+    }
+
+
+def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout) -> SmsDoor:
+    """Make the SMS door."""
+
+    def rules() -> SmsRules:
+        settings = means.own.settings.sms
+        return SmsRules(
+            numbers=settings.numbers,
+            passwords=tuple(password.reveal() for password in settings.passwords),
+            timeout=settings.timeout,
+            delay=means.own.delays.sms,
+            max_age=given.max_age,
+            convert_ucs2=given.ucs2 == "convert",
+            answer_max_age=given.answer_max_age,
+            answers_per_hour=given.answers_per_hour,
+            answers_per_day=given.answers_per_day,
+            sweep=given.sweep,
+            instance=settings.instance,
+        )
+
+    return SmsDoor(
+        rules,
+        store=store,
+        fanout=fanout,
+        runner=means.runner,
+        ledger=means.ledger,
+        mirror=means.mirror,
+        clock=means.clock,
+    )
+
+
+def tcp_door(given: config.Tcp, means: Means) -> TcpDoor:
+    """Make the TCP door. IPv6 rules are the file's alone (TCP-2)."""
+    further = tuple(rule for rule in given.firewall if isinstance(rule.address, IPv6Address))
+
+    def rules() -> TcpRules:
+        settings = means.own.settings.tcp
+        return TcpRules(
+            listen=tuple(str(address) for address in given.listen),
+            port=settings.port,
+            firewall=(*settings.rules, *further),
+            users=tuple((login.name, login.password.reveal()) for login in settings.logins),
+            login_timeout=given.login_timeout,
+            idle_timeout=settings.own_socket.idle_timeout,
+            timeout=settings.timeout,
+            delay=means.own.delays.tcp,
+            sequence=settings.sequence,
+            instance=settings.instance,
+            step_login=settings.step_login,
+            interfaces=() if given.insecure else given.trusted_interfaces,
+        )
+
+    session = SessionMeans(means.runner, means.own, means.instances)
+    return TcpDoor(rules, session, ledger=means.ledger, mirror=means.mirror)
+
+
+def mqtt_door(given: config.Mqtt, means: Means) -> tuple[MqttDoor | None, Broker | None]:
+    """Make the MQTT door and its broker; neither while MQTT is off."""
+    if not given.enabled:
+        return None, None
+    rules = MqttRules(given.remote_at, given.run_queued, given.reply_prefixes)
+    door = MqttDoor(rules, runner=means.runner, ledger=means.ledger, mirror=means.mirror, clock=means.clock)
+    settings = BrokerSettings(
+        host=given.host,
+        port=given.port,
+        client_id=given.client_id,
+        version5=given.protocol == "5",
+        keepalive=round(given.keepalive),
+        session_expiry=round(given.session_expiry),
+        connect_timeout=given.connect_timeout,
+        user=given.user,
+        password="" if given.password is None else given.password.reveal(),
+        tls=given.tls,
+        ca_file=given.ca_file,
+        cert_file=given.cert_file,
+        key_file=given.key_file,
+    )
+    mirror = means.mirror
+    door.broker = broker = Broker(
+        settings,
+        base=mirror.base,
+        subscriptions=SUBSCRIPTIONS,
+        ledger=means.ledger,
+        status=lambda state, reason: records.status_record(mirror.stamp(), state=state, reason=reason),
+        on_message=door.receive,
+    )
+    return door, broker
+
+
+def local_door(
+    given: config.Local, means: Means, status: Callable[[], Awaitable[dict[str, object]]]
+) -> LocalDoor | None:
+    """Make the control socket; None where there is none to be."""
+    if given.socket is None:
+        return None
+    return LocalDoor(
+        given.socket,
+        mode=given.mode,
+        group=given.group,
+        runner=means.runner,
+        status=status,
+        status_group=given.status_group,
+        command_group=given.command_group,
+    )
+
+
+def terminal_door(given: config.Local, means: Means) -> TerminalDoor | None:
+    """Make the terminals; None where there are none to be."""
+    links = tuple((number, link) for number, link in enumerate(given.terminals, 1) if link is not None)
+    if not links:
+        return None
+    rules = TerminalRules(links, group=given.terminal_group)
+    return TerminalDoor(rules, runner=means.runner, instances=means.instances, interface=means.own.interface)

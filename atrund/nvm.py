@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings in force: the configuration file's, and over them what commands set and the ledger keeps (CMD-4).
+
+Rules of this file: a value counts only when it is synced to disk; a ledger that can't be read leaves the file's values;
+what the ledger holds and can't be used is said, left as it is, and counts for nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from atrund.atrun import stored
+from atrund.atrun.request import Request
+from atrund.atrun.settings import Settings
+from atrund.clock import Clock, rfc3339
+from atrund.ledger import Ledger, StorageError, nvm
+from atrund.ledger.nvm import Stored
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A value of the file, or a default, that a command's counts before: who set that, and when."""
+
+    key: str
+    door: str
+    peer: str
+    ts: str
+
+
+class Nvm:
+    """The settings. `locked`: those of the file only, whatever was stored."""
+
+    def __init__(self, base: Settings, *, ledger: Ledger, clock: Clock, locked: bool = False) -> None:
+        self.locked = locked
+        self.settings = base
+        self.failure = ""
+        """Why what commands had set is not known, if it is not."""
+        self.on_change: Callable[[Settings], None] = lambda _before: None
+        """Told after each change, with the settings before it."""
+        self._base = base
+        self._ledger = ledger
+        self._clock = clock
+        self._stored: dict[str, Stored] = {}
+
+    async def load(self) -> None:
+        """Read what was stored and lay it over the file's values."""
+        try:
+            self._stored = await self._ledger.ask(nvm.stored())
+        except StorageError as error:
+            self.failure = str(error)
+            log.error("settings of commands unknown; the file's count", detail=str(error))  # noqa: TRY400 - said whole
+            return
+        self._settle()
+        for hidden in self.hidden():
+            log.info("setting of a command counts before the file's", key=hidden.key, by=hidden.door, since=hidden.ts)
+
+    async def keep(self, settings: Settings, keys: Iterable[str], request: Request) -> None:
+        """Make `settings` those in force, once these keys of them are on disk. Raises `StorageError`."""
+        rows = stored.to_rows(settings, keys)
+        if not rows:
+            return
+        ts = rfc3339(self._clock.now())
+        door, peer = request.door.value, request.peer
+        await self._ledger.durable(nvm.keep(rows, door=door, peer=peer, ts=ts))
+        self._stored |= {key: Stored(key, value, door, peer, ts) for key, value in rows.items()}
+        before, self.settings = self.settings, settings
+        self.on_change(before)
+
+    async def reset(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Put settings back to the file's values; returns those that were others. Raises `StorageError`."""
+        there = tuple(key for key in keys if key in self._stored)
+        await self._ledger.durable(nvm.forget(there))
+        for key in there:
+            del self._stored[key]
+        before = self.settings
+        self._settle()
+        self.on_change(before)
+        return there
+
+    def rebase(self, base: Settings) -> None:
+        """Take the file's values anew."""
+        self._base = base
+        before = self.settings
+        self._settle()
+        self.on_change(before)
+
+    def hidden(self) -> tuple[Hidden, ...]:
+        """Return whose value of the file is hidden: what is stored there and is another."""
+        return tuple(
+            Hidden(key, row.door, row.peer, row.ts)
+            for key, row in self._stored.items()
+            if key in stored.KEYS and self._base.value(key) != self.settings.value(key)
+        )
+
+    def shown(self) -> Mapping[str, str]:
+        """Return every setting's value as text, secrets masked, by key."""
+        return {key: stored.shown(self.settings, key) for key in stored.KEYS}
+
+    def _settle(self) -> None:
+        if self.locked:
+            self.settings = self._base
+            return
+        rows = {key: row.value for key, row in self._stored.items()}
+        self.settings, errors = stored.from_rows(rows, self._base)
+        for error in errors:
+            log.warning("a stored setting is not used", key=error.key, detail=str(error))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that the daemon owns, carried out for all instances (CMD-1 to CMD-4).
+
+Rules of this file: one is carried out after the other; what a command set is on disk before its answer is given; one
+that can't be carried out changes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+import structlog
+
+from atrund.at.syntax import Command
+from atrund.atrun import commands, reporting
+from atrund.atrun.family.forms import Context, Delays, Effect, Reply, Running
+from atrund.atrun.instance import code_of
+from atrund.atrun.interface import Interface
+from atrund.atrun.policy import DEFAULTS, Abilities, Asker, DoorPolicy
+from atrund.atrun.request import Door, Reason, Request
+from atrund.atrun.settings import INSTANCES, Settings
+from atrund.ledger import StorageError
+from atrund.nvm import Nvm
+
+log = structlog.get_logger()
+
+ABILITIES: Final = Abilities(own_commands=True)
+
+NEEDED: Final[reporting.Reporting] = {"+CNMI": (2, 1, 0, 0, 0)}
+"""What the daemon itself has the module report (MOD-3)."""
+
+
+class Services(Protocol):
+    """What can be switched by a command, and what runs now."""
+
+    def running(self, request: Request) -> Running:
+        """Return what runs, as the asker's command needs it."""
+
+    async def carry_out(self, effect: Effect, request: Request) -> str:
+        """Do what a command asked for; returns why it could not be done, or ""."""
+
+
+class Own:
+    """What each instance has set, and the commands that change it."""
+
+    def __init__(
+        self,
+        nvm: Nvm,
+        services: Callable[[], Services],
+        *,
+        policies: Mapping[Door, DoorPolicy] = DEFAULTS,
+        delays: Delays | None = None,
+        home: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`home` tells the memory of messages that the daemon keeps selected, "" while it is not known."""
+        self.delays = delays or Delays()
+        self.home = home
+        self._nvm = nvm
+        self._services = services
+        self._policies = policies
+        self._interfaces: dict[int, Interface] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._nvm.settings
+
+    def interface(self, instance: int) -> Interface:
+        """Return what an instance has set; at first what its stored profile holds (CMD-1)."""
+        return self._interfaces.get(instance) or self.settings.instance[instance - 1].at_start
+
+    def reports(self) -> dict[str, reporting.Setting]:
+        """Return what the module is to report: what the daemon needs and what each instance asked for (CMD-3)."""
+        return reporting.union(NEEDED, (self.interface(number).reports for number in range(1, INSTANCES + 1)))
+
+    def policy(self, door: Door) -> DoorPolicy:
+        """Return what is allowed at a door."""
+        return self._policies[door]
+
+    def context(self, request: Request) -> Context:
+        """Return what a command of this request runs on."""
+        return Context(
+            settings=self.settings,
+            interface=self.interface(request.instance),
+            instance=request.instance,
+            asker=asker_of(request),
+            remote_admin=self._policies[request.door].remote_admin,
+            locked=self._nvm.locked,
+            running=self._services().running(request),
+            delays=self.delays,
+        )
+
+    def answer(self, command: Command, request: Request) -> Reply:
+        """Answer a command without carrying anything out."""
+        return commands.execute(command, self.context(request))
+
+    async def execute(self, command: Command, request: Request) -> Reply:
+        """Answer a command and carry it out."""
+        async with self._one_at_a_time:
+            reply = self.answer(command, request)
+            return await self._keep(reply, request) if reply.ok else reply
+
+    def reports_after(self, reply: Reply, instance: int) -> dict[str, reporting.Setting]:
+        """Return what the module is to report once a reply counts."""
+        others = (self.interface(number).reports for number in range(1, INSTANCES + 1) if number != instance)
+        return reporting.union(NEEDED, (reply.interface.reports, *others))
+
+    async def _keep(self, reply: Reply, request: Request) -> Reply:
+        for warning in reply.warnings:
+            log.warning("command carried out with a warning", id=request.rid, door=request.door.value, detail=warning)
+        before = self.settings
+        try:
+            await self._nvm.keep(reply.settings, reply.wrote, request)
+        except StorageError as error:
+            return _refused(reply, Reason.STORAGE, f"not kept: {error}")
+        self._interfaces[request.instance] = reply.interface
+        self.delays = reply.delays
+        for effect in reply.effects:
+            if why := await self._services().carry_out(effect, request):
+                return _refused(reply, Reason.BUSY, why, settings=before)
+        return reply
+
+
+def asker_of(request: Request) -> Asker:
+    """Return who asks, with every name that a rule may mean."""
+    return Asker(request.door, (request.peer, *request.names), request.forgeable)
+
+
+def _refused(reply: Reply, reason: Reason, detail: str, settings: Settings | None = None) -> Reply:
+    kept = reply.settings if settings is None else settings
+    final = f"+CME ERROR: {code_of(reason)}"
+    return replace(reply, settings=kept, lines=(), final=final, reason=reason, detail=detail, effects=())
