@@ -30,6 +30,7 @@ from atrund.module.port import OpenPort, open_port
 from atrund.module.tending import Module
 from atrund.nvm import Nvm
 from atrund.own import Own
+from atrund.reporter import Reporter
 from atrund.runner import Runner
 from atrund.service import Service
 from atrund.services import Services
@@ -97,6 +98,7 @@ class Daemon:
             home=lambda: self.module.memory,
         )
         self.instances = Instances(self.own, self.modem.fanout)
+        self.reporter = Reporter(self.own, self.modem.first)
         ways = Ways(
             self.modem.idlest, self.modem.first, ledger, self._mirror, self.own, self.confirmations, self._overdue
         )
@@ -139,6 +141,7 @@ class Daemon:
             self._keep(work, name)
         self._keep(self.sms.run(), "sms door")
         self._keep(self.instances.run(), "instances")
+        self._keep(self.reporter.run(), "reporter")
         self._keep(self.confirmations.run(), "confirmations")
         self._keep(self._prune_for_ever(), "prune")
         if (interval := self._notify.watchdog_interval) is not None:
@@ -243,6 +246,7 @@ class Daemon:
         self._tell_state()
 
     def _module_usable(self) -> None:
+        self.reporter.look()
         self.sms.look()
 
     def _overdue(self, request: Request, channel: Channel) -> None:

@@ -85,10 +85,11 @@ class LineRun:
         reply = self._own.answer(command, self._request)
         if reply.ok:
             wanted = self._own.reports_after(reply, self._request.instance)
-            for line in reporting.to_send(wanted, self._own.reports()):
+            for line in reporting.to_send(wanted, self._own.reported):
                 ending = await self._send(parse(line), self._say)
                 if not ending.ok:
                     return ending
+            self._own.reported = wanted
         return await self._answer(command)
 
     async def _show(self, line: tuple[Command, ...]) -> Ending:

@@ -56,6 +56,10 @@ class Own:
         """`home` tells the memory of messages that the daemon keeps selected, "" while it is not known."""
         self.delays = delays or Delays()
         self.home = home
+        self.reported = reporting.union(NEEDED, ())
+        """What the module reports, as far as is known."""
+        self.on_reports: Callable[[], None] = lambda: None
+        """Told when the instances may want other reports than the module gives."""
         self._nvm = nvm
         self._services = services
         self._policies = policies
@@ -116,6 +120,8 @@ class Own:
         except StorageError as error:
             return _refused(reply, Reason.STORAGE, f"not kept: {error}")
         self._interfaces[request.instance] = reply.interface
+        if self.reports() != self.reported:
+            self.on_reports()
         self.delays = reply.delays
         for effect in reply.effects:
             if why := await self._services().carry_out(effect, request):

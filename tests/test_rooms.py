@@ -29,7 +29,7 @@ DOOR = (
 )
 EVERY_OTHER = (
     "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
-    "config", "usb", "modem", "making", "nvm", "own", "instances", "confirmations", "line", "walk", "run", *DAEMON,
+    "config", "usb", "modem", "making", "nvm", "own", "instances", "reporter", "confirmations", "line", "walk", "run", *DAEMON,
 )  # fmt: skip
 
 KNOWS: dict[str, tuple[str, ...]] = {
@@ -53,6 +53,7 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "nvm": ("ledger", *DAEMON),
     "own": ("nvm", "ledger", *DAEMON),
     "instances": ("own", "module.urc", *DAEMON),
+    "reporter": ("own", "module", *DAEMON),
     "confirmations": ("module", "ledger", "mirror", *DAEMON),
     "line": ("own", "module", *DAEMON),
     "run": ("ledger", *DAEMON),

@@ -98,7 +98,8 @@ async def in_place(turn: Turn, *, first: bool) -> bool:
     await turn.ask("ATE0V1Q0")
     if (await turn.ask("AT+CMEE?")).value("+CMEE") not in {("1",), None}:
         return False
-    return not first or (await turn.ask("AT+CNMI?")).value("+CNMI") in {("2", "1", "0", "0", "0"), None}
+    cnmi = (await turn.ask("AT+CNMI?")).value("+CNMI") if first else None
+    return cnmi is None or cnmi[:2] == ("2", "1")  # of broadcasts and reports instances may have asked for more
 
 
 async def switch_off_services(turn: Turn) -> None:

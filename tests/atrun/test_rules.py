@@ -128,7 +128,7 @@ def test_a_rule_shows_itself_without_secrets() -> None:
         ("deny +CPIN", "", "is no table"),
         ({}, "", "neither allow nor deny"),
         ({"allow": "+A", "deny": "+B"}, "", "both allow and deny"),
-        ({"alow": "+A"}, "", 'unknown key "alow"'),
+        ({"permit": "+A"}, "", 'unknown key "permit"'),
         ({"allow": 4}, "allow", "is no text"),
         ({"allow": []}, "allow", "none or too many"),
         ({"allow": ["+A"] * (PATTERNS_MAX + 1)}, "allow", "too many"),
