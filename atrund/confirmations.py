@@ -61,18 +61,29 @@ class Confirmations:
     async def arm(self, plan: Plan, request: Request, turn: Turn) -> str:
         """Read the old values, put the undo on disk, and return the line that tells of it.
 
-        Raises `NotArmedError`, and `TimedOutError` and `LinkLostError` as a turn does.
+        "" where the commands set what is there already: nothing can be undone, and nothing waits. Raises
+        `NotArmedError`, and `TimedOutError` and `LinkLostError` as a turn does.
         """
-        if len(self._open) >= OPEN_MAX:
-            raise NotArmedError(f"{OPEN_MAX} commands wait for their confirmation already")
         answers = {read: (await turn.ask(f"AT{read}", timeout=STEP)).lines for read in plan.reads}
         try:
             undo = plan.undo_line(answers)
-            due = self._ledger.run + self._after
-            write = nvm.arm(undo, due=due, rid=request.rid, door=request.door.value, peer=request.peer)
-            (armed,) = await self._ledger.durable(write)
-        except (UndoImpossible, StorageError) as error:
+        except UndoImpossible as error:
             raise NotArmedError(str(error)) from error
+        if not undo:
+            return ""
+        if len(self._open) >= OPEN_MAX:
+            raise NotArmedError(f"{OPEN_MAX} commands wait for their confirmation already")
+        due = self._ledger.run + self._after
+        write = nvm.arm(undo, due=due, rid=request.rid, door=request.door.value, peer=request.peer)
+        putting = asyncio.ensure_future(self._ledger.durable(write))
+        try:
+            (armed,) = await asyncio.shield(putting)
+        except StorageError as error:
+            raise NotArmedError(str(error)) from error
+        except asyncio.CancelledError:
+            # The command is not run, so that its undo must not be either, long after, at some restart.
+            putting.add_done_callback(self._take_back)
+            raise
         life = Life()
         life.step(Event.RECORDED)
         self._open[armed.id] = _Open(armed, life, next=armed.due)
@@ -80,16 +91,19 @@ class Confirmations:
         line: str = armed.line(self._ledger.run)
         return line
 
-    async def confirm(self, id_: int) -> str:
-        """Leave things as they are; returns why that can't be recorded, or ""."""
-        try:
-            await self._ledger.durable(nvm.disarm(id_))
-        except StorageError as error:
-            return str(error)
+    async def confirm(self, id_: int) -> None:
+        """Leave things as they are. Raises `StorageError` when that can't be recorded."""
+        await self._ledger.durable(nvm.disarm(id_))
         if (found := self._open.pop(id_, None)) is not None:
             found.life.step(Event.CONFIRMED)
             self._tell(found, "confirmed")
-        return ""
+
+    def look(self) -> None:
+        """Take note that the module is there (again): what is due is undone before anybody else's turn."""
+        for one in self._open.values():
+            if one.life.state is State.UNDOING:
+                one.next = self._ledger.run
+        self._news.set()
 
     async def run(self) -> None:
         """Take up what a restart interrupted, then undo what nobody confirms in time."""
@@ -118,7 +132,10 @@ class Confirmations:
                 await asyncio.sleep(LOAD_RETRY)
                 continue
             for armed in found:
-                self._open.setdefault(armed.id, _Open(armed, Life(State.ARMED), next=armed.due))
+                if why := _unusable(armed):
+                    log.error("an undo can't be run and is left in the ledger", detail=why, rid=armed.rid)
+                else:
+                    self._open.setdefault(armed.id, _Open(armed, Life(State.ARMED), next=armed.due))
             return
 
     async def _undo(self, one: _Open) -> None:
@@ -134,9 +151,9 @@ class Confirmations:
             except StorageError as error:
                 why = str(error)  # undone, and undone once more: an undo sets what was there before
             else:
-                one.life.step(Event.OK)
-                del self._open[one.armed.id]
-                self._tell(one, "undone")
+                if self._open.pop(one.armed.id, None) is not None:  # else confirmed meanwhile
+                    one.life.step(Event.OK)
+                    self._tell(one, "undone")
                 return
         one.tries += 1
         one.next = self._ledger.run + retry_after(one.tries)
@@ -157,6 +174,21 @@ class Confirmations:
             return str(error)
         return "; ".join(failed)
 
+    def _take_back(self, putting: "asyncio.Future[list[Armed]]") -> None:
+        if not putting.cancelled() and putting.exception() is None:
+            self._ledger.behind(nvm.disarm(putting.result()[0].id))
+
     def _tell(self, one: _Open, what: str) -> None:
         armed = one.armed
         self._ledger.behind(*self._mirror.session(Door(armed.door), armed.peer, f"command {what}", None, armed.rid))
+
+
+def _unusable(armed: Armed) -> str:
+    """Return what is wrong with a row of the ledger, or ""; nothing of what it holds is shown."""
+    try:
+        Door(armed.door)
+        parse(armed.undo)
+    except (ValueError, TypeError, AttributeError):  # `LineRefused` among them
+        return f"undo {armed.id}: no command line, or none of a door"
+    due: object = armed.due
+    return "" if isinstance(due, float) else f"undo {armed.id}: no time"

@@ -7,8 +7,8 @@ must not be taken for its default; answers may grow, so an unknown key in one is
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, assert_never
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 LINE_MAX: Final = 65536
 """Longest line in bytes, its LF included, either way: 32 times the longest command (REQ-4), and a bound on memory."""
@@ -20,6 +20,10 @@ TIMEOUT_MS_MAX: Final = 3_600_000
 
 ID_MAX: Final = 128
 """Longest id that a client may give its request, in characters: room for a uuid with a name before it."""
+
+
+DOORS: Final = ("sms", "tcp", "mqtt", "local")
+"""What a request may name as a door."""
 
 
 class ControlError(ValueError):
@@ -45,7 +49,60 @@ class CancelRequest:
     """Give up the command of this connection that waits or runs."""
 
 
-Request = AtRequest | StatusRequest | CancelRequest
+@dataclass(frozen=True, slots=True)
+class ExplainRequest:
+    """What would happen to `cmd` at a door, asked by `peer`; without `cmd`: would its firewall let `peer` in?
+
+    `digest`: the SMS is one with a digest, so that its sender is not forged.
+    """
+
+    door: str
+    cmd: str | None = None
+    peer: str | None = None
+    digest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRequest:
+    """Show settings, secrets masked: those of these keys and groups of keys, all if there are none."""
+
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """Give what commands set, as an import takes it; with `secrets` or without the settings that hold any."""
+
+    secrets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """Set all of these settings, by key, or none of them."""
+
+    settings: dict[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ResetRequest:
+    """Put the settings of these keys and groups of keys back to the file's values."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DoorsRequest:
+    """Close doors at once, or let them be open again as their settings say; `action` is `close` or `open`."""
+
+    action: str
+    doors: tuple[str, ...]
+
+
+Reading = ExplainRequest | SettingsRequest
+"""What changes nothing and tells no secret: for those who may read the status."""
+Administering = ExportRequest | ImportRequest | ResetRequest | DoorsRequest
+"""For those who may run commands."""
+Request = AtRequest | StatusRequest | CancelRequest | Reading | Administering
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +129,8 @@ class FinalAnswer:
     reason: str | None
     duration_ms: int
     rid: str
+    detail: str | None = None
+    """For a person: what was wrong, and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,45 +141,33 @@ class StatusAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class DoneAnswer:
+    """What was asked for is done; `told` is what there is to tell about it."""
+
+    told: dict[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """The request could not be taken; the message is for people."""
+    """The request could not be taken; the message is for people, and so is each of the `mistakes` in it."""
 
     message: str
+    mistakes: tuple[str, ...] = ()
 
 
-Answer = AcceptedAnswer | LineAnswer | FinalAnswer | StatusAnswer | ErrorAnswer
+Answer = AcceptedAnswer | LineAnswer | FinalAnswer | StatusAnswer | DoneAnswer | ErrorAnswer
 
 
 def encode(message: Request | Answer) -> bytes:
     """The line of a message, LF included. Raises ControlError past LINE_MAX."""
-    match message:
-        case AtRequest(cmd, timeout_ms, id_):
-            fields: dict[str, object] = {"op": "at", "cmd": cmd, "timeout_ms": timeout_ms, "id": id_}
-        case StatusRequest():
-            fields = {"op": "status"}
-        case CancelRequest():
-            fields = {"op": "cancel"}
-        case AcceptedAnswer(rid, id_):
-            fields = {"event": "accepted", "rid": rid, "id": id_}
-        case LineAnswer(text):
-            fields = {"event": "line", "text": text}
-        case FinalAnswer(state, final, reason, duration_ms, rid):
-            fields = {
-                "event": "final",
-                "state": state,
-                "final": final,
-                "reason": reason,
-                "duration_ms": duration_ms,
-                "rid": rid,
-            }
-        case StatusAnswer(status):
-            fields = {"event": "status", "status": status}
-        case ErrorAnswer(text):
-            fields = {"event": "error", "message": text}
-        case _:
-            assert_never(message)
+    kind, name = _NAMES[type(message)]
+    values: dict[str, object] = {kind: name}
+    values |= {spec.name: getattr(message, spec.name) for spec in fields(message)}
+    for key, usual in _LEFT_OUT.items():
+        if key in values and values[key] == usual:
+            del values[key]
     # ASCII alone: whatever surrogates a text holds, the line can be sent.
-    line = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
     if len(line) > LINE_MAX:
         raise ControlError(f"the message has {len(line)} bytes; at most {LINE_MAX} can be sent")
     return line
@@ -130,23 +177,11 @@ def decode_request(line: bytes) -> Request:
     """The request of a line, with or without its LF. Raises ControlError."""
     fields = _Fields(line)
     op = fields.text("op")
-    request: Request
-    if op == "at":
-        request = AtRequest(
-            cmd=fields.text("cmd"),
-            timeout_ms=fields.whole("timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, default=TIMEOUT_MS_DEFAULT),
-            id=fields.text_or_null("id", longest=ID_MAX),
-        )
-    elif op == "status":
-        request = StatusRequest()
-    elif op == "cancel":
-        request = CancelRequest()
-    else:
-        raise ControlError(f'op: {_quote(op)} is unknown; known are "at", "status" and "cancel"')
+    read = _REQUESTS.get(op)
+    if read is None:
+        raise ControlError(f"op: {_quote(op)} is unknown; known are {', '.join(map(_quote, _REQUESTS))}")
+    request = read(fields)
     fields.refuse_others(op)
-    if isinstance(request, AtRequest):
-        _expect_unicode("cmd", request.cmd)
-        _expect_unicode("id", request.id or "")
     return request
 
 
@@ -204,6 +239,36 @@ class _Fields:
             raise ControlError(f"{key}: {given} given; right is a text of at most {longest} characters, or null")
         return value
 
+    def unicode(self, key: str) -> str:
+        value = self.text(key)
+        _expect_unicode(key, value)
+        return value
+
+    def unicode_or_null(self, key: str, longest: int = LINE_MAX) -> str | None:
+        value = self.text_or_null(key, longest)
+        _expect_unicode(key, value or "")
+        return value
+
+    def texts(self, key: str, right: str = "a list of texts") -> tuple[str, ...]:
+        value = self.get(key, right)
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ControlError(f"{key}: {_kind(value)} given; right is {right}")
+        _expect_unicode(key, "".join(value))
+        return tuple(value)
+
+    def truth(self, key: str) -> bool:
+        value = self._values.get(key, False)
+        self._asked.add(key)
+        if not isinstance(value, bool):
+            raise ControlError(f"{key}: {_kind(value)} given; right is true or false")
+        return value
+
+    def one_of(self, key: str, known: tuple[str, ...]) -> str:
+        value = self.text(key)
+        if value not in known:
+            raise ControlError(f"{key}: {_quote(value)} is unknown; right is {' or '.join(map(_quote, known))}")
+        return value
+
     def whole(self, key: str, least: int, most: int, default: int | None = None) -> int:
         right = f"a whole number from {least} to {most}"
         self._asked.add(key)
@@ -223,6 +288,14 @@ class _Fields:
             raise ControlError(f"{key}: {_kind(value)} given; right is an object")
         return value
 
+    def table_of_unicode(self, key: str) -> dict[str, object]:
+        value = self.table(key)
+        _expect_unicode(key, json.dumps(value, ensure_ascii=False))
+        return value
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
     def refuse_others(self, op: str) -> None:
         others = sorted(self._values.keys() - self._asked)
         if others:
@@ -233,6 +306,27 @@ class _Fields:
 _DURATION_MAX: Final = 2**53
 """The largest whole number that every reader of JSON keeps exactly (RFC 8259 section 6)."""
 
+_REQUESTS: Final[dict[str, Callable[[_Fields], Request]]] = {
+    "at": lambda fields: AtRequest(
+        cmd=fields.unicode("cmd"),
+        timeout_ms=fields.whole("timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, default=TIMEOUT_MS_DEFAULT),
+        id=fields.unicode_or_null("id", longest=ID_MAX),
+    ),
+    "status": lambda _fields: StatusRequest(),
+    "cancel": lambda _fields: CancelRequest(),
+    "explain": lambda fields: ExplainRequest(
+        door=fields.one_of("door", DOORS),
+        cmd=fields.unicode_or_null("cmd"),
+        peer=fields.unicode_or_null("peer"),
+        digest=fields.truth("digest"),
+    ),
+    "settings": lambda fields: SettingsRequest(fields.texts("keys")),
+    "export": lambda fields: ExportRequest(fields.truth("secrets")),
+    "import": lambda fields: ImportRequest(fields.table_of_unicode("settings")),
+    "reset": lambda fields: ResetRequest(fields.texts("keys")),
+    "doors": lambda fields: DoorsRequest(fields.one_of("action", ("close", "open")), fields.texts("doors")),
+}
+
 _ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
     "accepted": lambda fields: AcceptedAnswer(fields.text("rid"), fields.text_or_null("id")),
     "line": lambda fields: LineAnswer(fields.text("text")),
@@ -242,10 +336,36 @@ _ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
         reason=fields.text_or_null("reason"),
         duration_ms=fields.whole("duration_ms", 0, _DURATION_MAX),
         rid=fields.text("rid"),
+        detail=fields.text_or_null("detail"),
     ),
     "status": lambda fields: StatusAnswer(fields.table("status")),
-    "error": lambda fields: ErrorAnswer(fields.text("message")),
+    "done": lambda fields: DoneAnswer(fields.table("told")),
+    "error": lambda fields: ErrorAnswer(
+        fields.text("message"), fields.texts("mistakes") if fields.has("mistakes") else ()
+    ),
 }
+
+_NAMES: Final[dict[type[Any], tuple[str, str]]] = {
+    AtRequest: ("op", "at"),
+    StatusRequest: ("op", "status"),
+    CancelRequest: ("op", "cancel"),
+    ExplainRequest: ("op", "explain"),
+    SettingsRequest: ("op", "settings"),
+    ExportRequest: ("op", "export"),
+    ImportRequest: ("op", "import"),
+    ResetRequest: ("op", "reset"),
+    DoorsRequest: ("op", "doors"),
+    AcceptedAnswer: ("event", "accepted"),
+    LineAnswer: ("event", "line"),
+    FinalAnswer: ("event", "final"),
+    StatusAnswer: ("event", "status"),
+    DoneAnswer: ("event", "done"),
+    ErrorAnswer: ("event", "error"),
+}
+"""Under which key a message's name stands, and its name; a field of the message is a key of the same name."""
+
+_LEFT_OUT: Final[dict[str, object]] = {"mistakes": (), "detail": None}
+"""Keys that are only there to say something."""
 
 
 def _no_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -11,7 +11,7 @@ import structlog
 
 from atrund import __version__, broker, making, records
 from atrund.at.syntax import LINE_MAX
-from atrund.atrun.family.forms import Delays
+from atrund.atrun.family import forms
 from atrund.atrun.request import Request
 from atrund.clock import Clock, SystemClock
 from atrund.config import Config
@@ -94,7 +94,7 @@ class Daemon:
             self.nvm,
             lambda: self.services,
             policies=making.policies(config.policy),
-            delays=Delays(tcp=config.tcp.delay, sms=config.sms.delay),
+            delays=forms.Delays(tcp=config.tcp.delay, sms=config.sms.delay),
             home=lambda: self.module.memory,
         )
         self.instances = Instances(self.own, self.modem.fanout)
@@ -103,7 +103,7 @@ class Daemon:
             self.modem.idlest, self.modem.first, ledger, self._mirror, self.own, self.confirmations, self._overdue
         )
         self.runner = Runner(ways)
-        means = making.Means(self.runner, ledger, self._mirror, clock, self.own, self.instances)
+        means = making.Means(self.runner, ledger, self._mirror, clock, self.own, self.instances, self._told_of)
         self.services = Services(
             settings=lambda: self.nvm.settings,
             sms=making.sms_door(config.sms, means, self.modem.store, self.modem.fanout),
@@ -215,6 +215,9 @@ class Daemon:
         """One a port, from the start on; the first is that of unsolicited codes and SMS."""
         return self.modem.keepers
 
+    def _told_of(self, service: forms.Service) -> int:
+        return self.services.told(service)
+
     def _tell_state(self) -> None:
         """Tell the broker what the module is like, and what the daemon is where that changed."""
         if self.broker is None:
@@ -246,6 +249,7 @@ class Daemon:
         self._tell_state()
 
     def _module_usable(self) -> None:
+        self.confirmations.look()
         self.reporter.look()
         self.sms.look()
 

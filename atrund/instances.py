@@ -8,6 +8,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from atrund.atrun import reporting
 from atrund.atrun.reporting import Reports
 from atrund.atrun.settings import INSTANCES
 from atrund.module.urc import Fanout
@@ -40,6 +41,14 @@ class Instances:
         for hear in tuple(self._listeners[instance]):
             hear(lines)
 
+    def announce(self, memory: str, index: int, pdu: str) -> None:
+        """Tell of a new message that is none of ours, as each instance asked (CMD-6). `pdu`: "" where not known."""
+        told = f'+CMTI: "{memory}",{index}'
+        length = len(pdu) // 2 - 1 - int(pdu[:2] or "0", 16)  # without the service centre's address (TS 27.005 3.4.1)
+        direct = (f"+CMT: ,{length}", pdu) if pdu else (told,)
+        for number, lines in reporting.announced(memory, index, direct, self._wanted()).items():
+            self.say(number, *lines)
+
     async def run(self) -> None:
         """Pass the module's codes on, for ever."""
         with self._fanout.listening() as listener:
@@ -47,6 +56,8 @@ class Instances:
                 self._pass_on(await listener.get())
 
     def _pass_on(self, lines: tuple[str, ...]) -> None:
-        reports = {number: self._own.interface(number).reports for number in range(1, INSTANCES + 1)}
-        for number, seen in self._reports.deliver(lines, reports).items():
+        for number, seen in self._reports.deliver(lines, self._wanted()).items():
             self.say(number, *seen)
+
+    def _wanted(self) -> dict[int, reporting.Reporting]:
+        return {number: self._own.interface(number).reports for number in range(1, INSTANCES + 1)}

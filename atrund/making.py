@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from atrund import config, records
+from atrund.atrun.family.forms import Service
 from atrund.atrun.policy import DoorPolicy
 from atrund.atrun.request import Door
 from atrund.atrun.rules import Hazards, Verb
@@ -37,6 +38,8 @@ class Means:
     clock: Clock
     own: Own
     instances: Instances
+    told: Callable[[Service], int]
+    """The instance that is told what a service has to say."""
 
 
 def file_settings(given: config.Config) -> Settings:
@@ -97,8 +100,14 @@ def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout) -> S
             instance=settings.instance,
         )
 
+    def taken(text: str) -> None:
+        if means.own.settings.sms.urc:
+            means.instances.say(means.told(Service.SMS), f"#SMSATRUN: {text}")
+
     return SmsDoor(
         rules,
+        taken=taken,
+        announce=means.instances.announce,
         store=store,
         fanout=fanout,
         runner=means.runner,
@@ -129,8 +138,12 @@ def tcp_door(given: config.Tcp, means: Means) -> TcpDoor:
             interfaces=() if given.insecure else given.trusted_interfaces,
         )
 
+    def say(line: str) -> None:
+        if means.own.settings.tcp.urc:
+            means.instances.say(means.told(Service.TCP_SERVER), line)
+
     session = SessionMeans(means.runner, means.own, means.instances)
-    return TcpDoor(rules, session, ledger=means.ledger, mirror=means.mirror)
+    return TcpDoor(rules, session, ledger=means.ledger, mirror=means.mirror, say=say)
 
 
 def mqtt_door(given: config.Mqtt, means: Means) -> tuple[MqttDoor | None, Broker | None]:

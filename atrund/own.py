@@ -38,7 +38,7 @@ class Services(Protocol):
         """Return what runs, as the asker's command needs it."""
 
     async def carry_out(self, effect: Effect, request: Request) -> str:
-        """Do what a command asked for; returns why it could not be done, or ""."""
+        """Do what a command asked for; returns why it could not be done, or "". Raises `StorageError`."""
 
 
 class Own:
@@ -65,6 +65,7 @@ class Own:
         self._policies = policies
         self._interfaces: dict[int, Interface] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Reply]] = set()
 
     @property
     def settings(self) -> Settings:
@@ -101,15 +102,21 @@ class Own:
         return commands.execute(command, self.context(request))
 
     async def execute(self, command: Command, request: Request) -> Reply:
-        """Answer a command and carry it out."""
-        async with self._one_at_a_time:
-            reply = self.answer(command, request)
-            return await self._keep(reply, request) if reply.ok else reply
+        """Answer a command and carry it out, to its end even if its asker goes meanwhile: disk and services agree."""
+        work = asyncio.get_running_loop().create_task(self._execute(command, request), name="own command")
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(work)
 
     def reports_after(self, reply: Reply, instance: int) -> dict[str, reporting.Setting]:
         """Return what the module is to report once a reply counts."""
         others = (self.interface(number).reports for number in range(1, INSTANCES + 1) if number != instance)
         return reporting.union(NEEDED, (reply.interface.reports, *others))
+
+    async def _execute(self, command: Command, request: Request) -> Reply:
+        async with self._one_at_a_time:
+            reply = self.answer(command, request)
+            return await self._keep(reply, request) if reply.ok else reply
 
     async def _keep(self, reply: Reply, request: Request) -> Reply:
         for warning in reply.warnings:
@@ -118,14 +125,17 @@ class Own:
         try:
             await self._nvm.keep(reply.settings, reply.wrote, request)
         except StorageError as error:
-            return _refused(reply, Reason.STORAGE, f"not kept: {error}")
+            return _refused(reply, Reason.STORAGE, f"not kept: {error}", settings=before)
         self._interfaces[request.instance] = reply.interface
         if self.reports() != self.reported:
             self.on_reports()
         self.delays = reply.delays
-        for effect in reply.effects:
-            if why := await self._services().carry_out(effect, request):
-                return _refused(reply, Reason.BUSY, why, settings=before)
+        try:
+            for effect in reply.effects:
+                if why := await self._services().carry_out(effect, request):
+                    return _refused(reply, Reason.BUSY, why)
+        except StorageError as error:
+            return _refused(reply, Reason.STORAGE, f"not kept: {error}")
         return reply
 
 

@@ -49,6 +49,7 @@ class Services:
         """`sms` runs as long as the daemon, switched on or off."""
         self.sms = sms
         self.tcp: TcpDoor | None = None
+        self._switched_by: dict[Service, int] = {}
         self.held: list[Holding] = []
         """Who else has the instances, and gives them up to a service (CMD-3)."""
         self._settings = settings
@@ -73,6 +74,10 @@ class Services:
         if door is not None:
             await door.close()
 
+    def told(self, service: Service) -> int:
+        """Return the instance that is told what a service has to say: the one that switched it on, else 1 (CMD-3)."""
+        return self._switched_by.get(service, 1)
+
     def running(self, request: Request) -> Running:  # noqa: ARG002 - who asks will matter once a session is the asker's
         """Return what runs, as a command needs to know it."""
         return Running(listening=self.tcp is not None, confirmations=self._confirmations.lines())
@@ -80,14 +85,16 @@ class Services:
     async def carry_out(self, effect: Effect, request: Request) -> str:
         """Do what a command asked for; returns why it could not be done, or ""."""
         match effect:
-            case ServiceSet(service, on, _instance, _changed):
+            case ServiceSet(service, on, instance, _changed):
+                self._switched_by[service] = instance
                 return await self._switch(service, on=on, request=request)
             case CloseTcp():
                 if self.tcp is not None and self.tcp.session is not None:
                     self.tcp.session.stop()
                 return ""
             case Confirm(id_):
-                return await self._confirmations.confirm(id_)
+                await self._confirmations.confirm(id_)
+                return ""
             case EnterTransparent():
                 return "there is no way to a serial port in this version"
 

@@ -79,10 +79,9 @@ _STATUS_PLACES: Final = {"+CMGL": 1, "+CMGR": 0}
 """Where a listing has the message's status: a number in PDU mode, a word in quotes in text mode (TS 27.005 3.4, 4)."""
 _WITH_DATA: Final = frozenset({"#SRECV", "#SSLRECV", "#FTPRECV"})
 
-_BARE_CODES: Final = frozenset({"RING", "SWREADY", "+PBREADY", "RDY", "SRING", "OVER-VOLTAGE", "> ", ">>>"})
+_BARE_CODES: Final = frozenset({"RING", "SWREADY", "+PBREADY", "RDY", "SRING", "OVER-VOLTAGE"})
 _BARE_PREFIXES: Final = ("NO CARRIER:", "SRING:", "SSLSRING:", "$GP", "$GN", "$GL")
-"""Codes without a command's name: the socket's, a receiver's sentences under $GPSNMUN (NMEA 0183), and a prompt that
-was nobody's, behind which something else was said."""
+"""Codes without a command's name: the socket's, and a receiver's sentences under $GPSNMUN (NMEA 0183)."""
 
 
 def _has_unsolicited_shape(found: Information, command: Command) -> bool:

@@ -43,6 +43,7 @@ class Event(enum.Enum):
     UNEXPECTED_PROMPT = "unexpected prompt"
     SIZED_PROMPT = "unexpected prompt for so many bytes"
     BOUNDLESS_PROMPT = "unexpected prompt for nobody knows how many"
+    PASSED_PROMPT = "unexpected prompt with something behind it"
     CONNECTED = "data mode"
     DATA_ENDED = "data ended"
     GIVE_UP = "give up"
@@ -76,6 +77,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.ANSWER: To(State.SENT, (Effect.PASS_LINE,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_FINAL,)),
         Event.PROMPT: To(State.PROMPTED, (Effect.ASK_FOR_DATA,)),
+        Event.PASSED_PROMPT: To(State.LEAVING, (Effect.PASS_LINE,)),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ABORT,)),
         **_UNEXPECTED,
         **_CONNECTED,
@@ -234,6 +236,10 @@ class Exchange:
             return self._end(final, line)
         if self.state in _AT_DATA and line.text in _PROMPTS:
             return self._step(Event.REPEATED_PROMPT)
+        if self.state is State.SENT and line.text in _PROMPTS:
+            # The command may have been taken for the prompt's data: what ends it now is not its own result.
+            self._why = Why.COUNT if is_counted(self.commands, PromptKind(line.text.encode("ascii"))) else Why.PROMPT
+            return self._step(Event.PASSED_PROMPT, Unsolicited((line.text,)))
         if not self._belonging.answers(line.text):
             return [Unsolicited((line.text,))]
         self._echo_due = self._owes_a_line = False

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from atrund.at.syntax import Command, LineRefused, parse, unparse
+from atrund.at.syntax import Command, LineRefused, arguments, parse, unparse
 from atrund.atrun.hazards import Answers, Undo, whole
 from atrund.table import To, step
 
@@ -43,7 +43,8 @@ class Plan:
     def undo_line(self, answers: Mapping[Command, Answers]) -> str:
         """Return the line that undoes all, the last first, from the answer lines to each of `reads`.
 
-        Raises `UndoImpossible`, also where an answer is missing; no error shows a value.
+        What sets the value that is there already needs no undo; "" when that is all of it. Raises `UndoImpossible`,
+        also where an answer is missing; no error shows a value.
         """
         undoing: list[Command] = []
         for command, undo in reversed(self.steps):
@@ -51,7 +52,10 @@ class Plan:
             made = undo.compose(command, answer)
             if made is None:
                 raise UndoImpossible(f"{command.name}: what it changes can't be told from the answer to {undo.read}")
-            undoing.append(made)
+            if not _same(made, command):
+                undoing.append(made)
+        if not undoing:
+            return ""
         once = tuple(dict.fromkeys(undoing))
         line = unparse(once)
         try:
@@ -81,6 +85,16 @@ class Armed:
     def line(self, now: float) -> str:
         """Return the line that tells of it, in the command's answer before its final result and in the list."""
         return f"#ATRUNCONFIRM: {self.id},{self.minutes(now)}"
+
+
+def _same(made: Command, given: Command) -> bool:
+    """Whether the undo sets what the command set, however it is spelled: then the command changes nothing."""
+    return (made.name, made.op) == (given.name, given.op) and _plain(made) == _plain(given)
+
+
+def _plain(command: Command) -> tuple[str | int, ...]:
+    """The arguments; numbers without quotes as numbers, for a telephone number is none."""
+    return tuple(int(one) if one.isascii() and one.isdecimal() else one for one in arguments(command.args))
 
 
 def listing(armed: Iterable[Armed], now: float) -> tuple[str, ...]:

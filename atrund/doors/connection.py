@@ -159,10 +159,10 @@ class Connection(asyncio.BufferedProtocol):
             self._reason = Reason.SHUTDOWN
             self._step(Event.STOPPED)
 
-    def finish(self) -> None:
-        """End the session as `stop` does, but behind the answer of the command that runs."""
-        self._finishing = True
-        if self._session.state is not State.RUNNING:
+    def finish(self, *, yes: bool = True) -> None:
+        """End the session as `stop` does, but behind the answer of the command that runs; `yes` false: or not."""
+        self._finishing = yes
+        if yes and self._session.state is not State.RUNNING:
             self.stop()
 
     # The session.

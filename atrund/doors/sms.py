@@ -76,8 +76,15 @@ class SmsDoor:
         ledger: Ledger,
         mirror: Mirror,
         clock: Clock,
+        taken: Callable[[str], None] = lambda _text: None,
+        announce: Callable[[str, int, str], None] = lambda _memory, _index, _pdu: None,
     ) -> None:
-        """`rules` gives those of the moment."""
+        """`rules` gives those of the moment. `taken` is told the text of each message that is run.
+
+        `announce` is told of each new one that is not: memory, index, and its PDU, "" where it was not read (CMD-6).
+        """
+        self._taken = taken
+        self._announce = announce
         self._give_rules = rules
         self._on = asyncio.Event()
         self._store = store
@@ -192,9 +199,12 @@ class SmsDoor:
     async def _hear(self, listener: Listener) -> None:
         while True:
             code = await listener.get()
+            stored = _NOTIFIED.match(code[0])
             if not self._on.is_set():
+                if stored is not None:
+                    self._announce(stored[1], int(stored[2]), "")
                 continue
-            if (stored := _NOTIFIED.match(code[0])) is not None:
+            if stored is not None:
                 self._spawn(self._fetch(stored[1], int(stored[2])))
             elif len(code) == _TWO_LINES and code[0].startswith("+CMT:"):
                 self._see(code[1], None)
@@ -280,6 +290,8 @@ class SmsDoor:
             self._spawn(self._serve(key, found, deliver, stored, pdu))
         else:
             self._leave(key, deliver.originator.text, "sms not accepted", found.why)
+            if stored is not None:
+                self._announce(stored.memory, stored.index, pdu)
 
     def _leave(self, key: str, peer: str, what: str, why: str) -> None:
         """It is none of ours: say so once, and leave it where it lies."""
@@ -310,6 +322,7 @@ class SmsDoor:
                 if stored is None:
                     self._held.add(key)  # and this one in none
                 return
+            self._taken(found.line if found.answered else f"H{found.line}")
             run = self._runner.start(request, self._remember, self._too_old(stamp))
             await asyncio.shield(run.outcome)
         if await self._finish(run, stored):

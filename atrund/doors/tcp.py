@@ -39,8 +39,20 @@ class TcpRules(SessionRules):
 class TcpDoor:
     """Listens until closed; one session at a time."""
 
-    def __init__(self, rules: Callable[[], TcpRules], means: Means, *, ledger: Ledger, mirror: Mirror) -> None:
-        """`rules` gives those of the moment; where to listen is looked at once, at the start."""
+    def __init__(
+        self,
+        rules: Callable[[], TcpRules],
+        means: Means,
+        *,
+        ledger: Ledger,
+        mirror: Mirror,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """`rules` gives those of the moment; where to listen is looked at once, at the start.
+
+        `say` puts out the service's unsolicited codes (TCP-12).
+        """
+        self._say = say
         self.ports: tuple[int, ...] = ()
         """The ports listened on, one an address; they matter where the kernel chose."""
         self.session: Connection | None = None
@@ -70,8 +82,8 @@ class TcpDoor:
         self._rules = self._give_rules()
         if self.session is not None:
             self.session.rules = self._rules
-            if not admits(self._rules.firewall, self.session.peer):
-                self.session.stop()
+            # A line may empty the list and fill it again, and be this very session's: its answer comes first.
+            self.session.finish(yes=not admits(self._rules.firewall, self.session.peer))
 
     def shut(self) -> None:
         """Close the door to others, and end the session behind the answer that it waits for."""
@@ -107,11 +119,13 @@ class TcpDoor:
             tell("refused", Reason.BUSY)
             return None
         self.session = connection
+        self._say(f"#TCPATRUN: {connection.peer}")
         connection.ended.add_done_callback(self._gone)
         return tell
 
     def _gone(self, _: object) -> None:
         self.session = None
+        self._say("#TCPATRUN: <DISCONNECT>")
 
     def _tell(self, peer: str, what: str, reason: Reason | None) -> None:
         """Write down who came, went, was let in or kept out."""

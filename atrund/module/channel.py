@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from atrund.at.belonging import Belonging
 from atrund.at.exchange import (
     CTRL_Z,
     ESC,
@@ -170,6 +171,8 @@ class Channel:
         self._on_in_step = on_in_step
         self.stuck = False
         """Whether the port was lost because the module behind it does not answer any more."""
+        self._left: Belonging | None = None
+        """What the answer would be like of a command that was left, until the port is in step again."""
         self.present: dict[str, str] = {}
         """What the port was last given of the settings that the module keeps per port, by command; "": not known."""
         self._gap = gap
@@ -361,8 +364,12 @@ class Channel:
         if final is not None and final.kind is FinalKind.CONNECT:
             running = self._sorter.running
             self._data_mode.hear_connect(None if running is None else running.longest)
-        if not self.late.take(line):
-            self._unsolicited(code.lines)
+        if self.late.take(line):
+            return
+        if _is_stray(final) or (self._left is not None and self._left.answers(line)):
+            log.debug("a late answer is nobody's", characters=len(line))  # and perhaps another's secret
+            return
+        self._unsolicited(code.lines)
 
     def _believe_connect(self) -> None:
         for happening in self._sorter.connected():
@@ -425,6 +432,7 @@ class Channel:
                 if await self._in_step_again(names) and not self._strayed:
                     self._in_step = True
                     self._counted = False
+                    self._left = None
                     log.info("the port is in step again", rounds=number + 1, settings_kept=self._settings_kept)
                     break
             else:
@@ -438,6 +446,7 @@ class Channel:
         exchange = self._sorter.running
         if exchange is None:
             return
+        self._left = Belonging(exchange.commands)
         told = [happening.data for happening in exchange.give_up() if isinstance(happening, Send)]
         for octets in told:
             self._write(octets)
