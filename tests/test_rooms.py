@@ -29,7 +29,8 @@ DOOR = (
 )
 EVERY_OTHER = (
     "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
-    "config", "usb", "modem", "making", "nvm", "own", "instances", "reporter", "confirmations", "line", "walk", "run", *DAEMON,
+    "config", "usb", "modem", "making", "nvm", "own", "instances", "reporter", "confirmations", "line", "walk", "run",
+    "admin", *DAEMON,
 )  # fmt: skip
 
 KNOWS: dict[str, tuple[str, ...]] = {
@@ -72,6 +73,7 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "doors.pseudo": (),
     "doors.rights": (),
     "doors.monitor": DOOR,
+    "admin": ("own", "nvm", "services", "ledger", "mirror", *DAEMON),
     "services": ("doors", "bearer", "ledger", "mirror", "confirmations", *DAEMON),
     "config": ("usb", *PURE),
     "modem": ("module", "ledger", "config", *DAEMON),
