@@ -15,6 +15,8 @@ SETTLE: Final = 1.0
 """Seconds after all doors are open until memory is read: the ledger has written, the mirror is out."""
 QUIET: Final = 60.0
 """Seconds for which wake-ups are counted at least: a search of the SMS store, each minute by default, is among them."""
+START_UP: Final = 40.0
+"""Seconds until what is done once after a start is done: the first readings, the look at who else is at the port."""
 
 RSS_AIM_MIB: Final = 36.0
 READY_AIM: Final = 0.8
@@ -81,21 +83,22 @@ class Idle:
         for daemon in self._daemons.values():
             daemon.start()
         self._relay, _ = stage.start_relay("tcp", stage.terminal())
-        time.sleep(SETTLE)
+        self._started = time.monotonic()
         self._pids = {
             "with MQTT": self._daemons[True].pid,
             "without MQTT": self._daemons[False].pid,
             "bare asyncio relay": self._relay.pid,
         }
-        self._before = {name: _switches(pid) for name, pid in self._pids.items()}
-        self._begun = time.monotonic()
 
     def report(self, aims: Aims) -> None:
-        time.sleep(max(0.0, QUIET - (time.monotonic() - self._begun)))
-        seconds = time.monotonic() - self._begun
+        time.sleep(max(0.0, START_UP - (time.monotonic() - self._started)))
+        counts = {name: _switches(pid) for name, pid in self._pids.items()}
+        begun = time.monotonic()
+        time.sleep(QUIET)
+        seconds = time.monotonic() - begun
         rates = {}
         for name, pid in self._pids.items():
-            now, before = _switches(pid), self._before[name]
+            now, before = _switches(pid), counts[name]
             rates[name] = sum(count - before.get(thread, 0) for thread, count in now.items()) / seconds
         title(f"wake-ups a second when idle, over {seconds:.0f} s, all threads")
         table(("", "a second"), [(name, f"{rate:.2f}") for name, rate in rates.items()])

@@ -176,7 +176,8 @@ class TestInPlace:
             ("+CMEE: 1", "+CNMI: 2,1,0,0,0", True, True),
             ("+CMEE: 0", "+CNMI: 2,1,0,0,0", False, False),
             ("+CMEE: 1", "+CNMI: 0,0,0,0,0", False, True),
-            ("+CMEE: 1", "+CNMI: 2,1", False, True),
+            ("+CMEE: 1", "+CNMI: 2,1,2,1,0", True, True),
+            ("+CMEE: 1", "+CNMI: 2,2,0,0,0", False, True),
             ("garbage", "garbage", True, True),
         ],
     )
