@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from atrund.at.exchange import Ended, Why
+from atrund.at.feed import Feed
+from atrund.at.prompts import asks
 from atrund.at.reader import Line
 from atrund.at.syntax import Command, parse
 from atrund.atrun import commands, reporting
 from atrund.atrun.commands import Kind, Segment
+from atrund.atrun.family.sockets import is_socket
 from atrund.atrun.interface import prelude
 from atrund.atrun.request import Reason, Request
-from atrund.module.channel import Channel, Turn
+from atrund.module.channel import Channel
+from atrund.module.turn import Turn
 from atrund.own import Own
 
 Say = Callable[[Line], None]
@@ -42,12 +46,22 @@ class Ending:
 class LineRun:
     """Runs a parsed line. Without a turn it holds no command of the module's."""
 
-    def __init__(self, request: Request, own: Own, channel: Channel | None, turn: Turn | None, say: Say) -> None:
+    def __init__(  # noqa: PLR0917 - one caller, who has it all
+        self,
+        request: Request,
+        own: Own,
+        channel: Channel | None,
+        turn: Turn | None,
+        say: Say,
+        feed: Feed | None = None,
+    ) -> None:
+        """`feed`: what gives the data for prompts, if the asker can."""
         self._request = request
         self._own = own
         self._channel = channel
         self._turn = turn
         self._say = say
+        self._feed = feed
         self._until = asyncio.get_running_loop().time() + request.timeout
 
     async def run(self, line: tuple[Command, ...]) -> Ending:
@@ -102,6 +116,15 @@ class LineRun:
         return ending
 
     async def _send(self, line: tuple[Command, ...], say: Say) -> Ending:
+        """Send it whole; but a command whose prompt is to be served alone, so that it is known whose prompt it is."""
+        ending = Ending(_OK, ok=True)
+        for piece in (line,) if self._feed is None else _pieces(line):
+            ending = await self._send_piece(piece, say)
+            if not ending.ok:
+                break
+        return ending
+
+    async def _send_piece(self, line: tuple[Command, ...], say: Say) -> Ending:
         assert self._turn is not None  # noqa: S101 - a line with a command of the module's has a turn
         assert self._channel is not None  # noqa: S101 - as above
         interface = self._own.interface(self._request.instance)
@@ -109,20 +132,34 @@ class LineRun:
             ended = await self._turn.run((before,), timeout=self._left(), say=_ignore)
             if not ended.final.ok:
                 return _ending(ended)
-        return _ending(await self._turn.run(line, timeout=self._left(), say=say))
+        return _ending(await self._turn.run(line, timeout=self._left(), say=say, feed=self._feed))
 
     def _left(self) -> float:
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
 
 def needs_turn(line: tuple[Command, ...], own: Own) -> bool:
-    """Whether a line has anything for the module."""
+    """Whether a line has anything for the module, or may have once one of its commands was carried out."""
+    if any(command.name == "#TCPATRUNCFG" for command in line) and any(map(is_socket, line)):
+        return True  # whose socket `#SCFG` sets is known only behind it
     return not line or any(segment.kind is not Kind.OWN for segment in commands.plan(line, own.settings))
+
+
+def _pieces(line: tuple[Command, ...]) -> list[tuple[Command, ...]]:
+    """Cut a line before and behind each command that asks for data; one that does not is one piece."""
+    pieces: list[list[Command]] = [[]]
+    for command in line:
+        if pieces[-1] and (asks([command]) or asks(pieces[-1])):
+            pieces.append([])
+        pieces[-1].append(command)
+    return [tuple(piece) for piece in pieces]
 
 
 def _ending(ended: Ended) -> Ending:
     if ended.why is None:
         return Ending(ended.final.text, ended.final.ok)
+    if ended.why is Why.GIVEN_UP:
+        return Ending(ended.final.text, ok=False, detail="given up at its prompt by ESC", of_door=True)
     reason = Reason.DATA_MODE if ended.why is Why.DATA_MODE else Reason.PROMPT_UNSUPPORTED
     return Ending(ended.final.text, ok=False, reason=reason, detail=_left(ended), of_door=True)
 
@@ -134,7 +171,7 @@ def _left(ended: Ended) -> str:
     if ended.filled:
         return f"the module asked for data that this door cannot give; {ended.filled} zero bytes were written instead"
     if ended.why is Why.COUNT:
-        return "the module asked for data that this door cannot give, and did not take no for an answer"
+        return "the module asked for data that this door cannot give, and the command does not tell how much"
     return "the module asked for data that this door cannot give"
 
 

@@ -5,6 +5,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from atrund.at.exchange import Prompted
+from atrund.at.feed import Feed, Taken
 from atrund.at.reader import Line
 from atrund.atrun.request import Life, Outcome, Reason, Request, State
 from atrund.ledger.tables import Known
@@ -20,7 +22,7 @@ Also = Callable[[Request, Outcome], Sequence[Write]]
 
 
 class Run:
-    """One request on its way: a stream of answer lines, then its outcome."""
+    """One request on its way: a stream of answer lines and prompts, then its outcome."""
 
     known: Known | None
 
@@ -37,7 +39,9 @@ class Run:
         self.accepted: asyncio.Future[bool] = loop.create_future()
         """Resolves once the request is recorded or refused, so that its transport may be told; False when refused."""
         self.outcome: asyncio.Future[Outcome | None] = loop.create_future()
-        self._stream: asyncio.Queue[Line | None] = asyncio.Queue()
+        self.feed = Feed(self._ask, self._tell_of_room) if request.interactive else None
+        """Where what is typed at a prompt goes, if its door can carry that (REQ-6)."""
+        self._stream: asyncio.Queue[Line | Prompted | None] = asyncio.Queue()
         self._backlog = 0
         self._on_more: Callable[[], None] | None = None
         self._told_of_more = False
@@ -47,34 +51,70 @@ class Run:
         self._reason: Reason | None = None
 
     async def lines(self) -> AsyncIterator[Line]:
-        """Yield the answer's lines as they come; ends with the outcome."""
-        while (line := await self._stream.get()) is not None:
-            self._backlog -= len(line.text)
-            yield line
+        """Yield the answer's lines as they come; ends with the outcome. There is no prompt where none can be shown."""
+        async for said in self.said():
+            if isinstance(said, Line):
+                yield said
+
+    async def said(self) -> AsyncIterator[Line | Prompted]:
+        """Yield the answer's lines and the prompts in it as they come; ends with the outcome."""
+        while (said := await self._stream.get()) is not None:
+            self._backlog -= _length(said)
+            yield said
 
     def watch(self, on_more: Callable[[], None]) -> None:
-        """Have `on_more` called when there is more to `take`: at once with the outcome, with lines a moment later."""
+        """Have `on_more` called when there is more to `take`: at once with the outcome, with lines a moment later.
+
+        It is called too when more can be typed at a prompt behind which too much waited.
+        """
         self._on_more = on_more
 
-    def take(self) -> list[Line]:
-        """Return the answer's lines that came since, for one who watches; all of them once `outcome` is done."""
-        lines: list[Line] = []
-        while not self._stream.empty() and (line := self._stream.get_nowait()) is not None:
-            self._backlog -= len(line.text)
-            lines.append(line)
-        return lines
+    def take(self) -> list[Line | Prompted]:
+        """Return the lines and prompts that came since, for one who watches; all of them once `outcome` is done."""
+        taken: list[Line | Prompted] = []
+        while not self._stream.empty() and (said := self._stream.get_nowait()) is not None:
+            self._backlog -= _length(said)
+            taken.append(said)
+        return taken
 
-    def put(self, line: Line | None) -> None:
-        """Add a line to the stream; None ends it."""
-        self._backlog += len(line.text) if line is not None else 0
-        self._stream.put_nowait(line)
+    def put(self, said: Line | Prompted | None) -> None:
+        """Add a line or a prompt to the stream; None ends it."""
+        self._backlog += _length(said) if said is not None else 0
+        self._stream.put_nowait(said)
         if self._on_more is None:
             return
-        if line is None:
+        if said is None:
             self._on_more()
         elif not self._told_of_more:  # lines that come together are passed on together, mostly with the outcome
             self._told_of_more = True
             asyncio.get_running_loop().call_soon(self._tell_of_more)
+
+    @property
+    def awaits_data(self) -> bool:
+        """Whether what is typed now is data for a prompt."""
+        return self.feed is not None and self.feed.is_open
+
+    @property
+    def awaits_octets(self) -> bool:
+        """Whether these are counted, so that none of them has a meaning."""
+        return self.feed is not None and self.feed.is_open and self.feed.is_counted
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much of it waits for the port that the one who types is to wait too."""
+        return self.feed is not None and self.feed.is_full
+
+    def give(self, typed: bytes) -> Taken:
+        """Take what was typed at a prompt; what is none of its data is given back. It is never recorded (POL-3)."""
+        return Taken(rest=typed) if self.feed is None else self.feed.give(typed)
+
+    def _ask(self, prompt: Prompted) -> None:
+        if not self.is_behind:  # an asker who reads so slowly gives nothing either
+            self.put(prompt)
+
+    def _tell_of_room(self) -> None:
+        if self._on_more is not None:
+            self._on_more()
 
     def _tell_of_more(self) -> None:
         self._told_of_more = False
@@ -95,3 +135,7 @@ class Run:
         # A task that is cancelled before its first step never runs at all: that one finds the word when it begins.
         if self._begun and self._task is not None:
             self._task.cancel()
+
+
+def _length(said: Line | Prompted) -> int:
+    return len(said.text) if isinstance(said, Line) else 1

@@ -27,7 +27,8 @@ from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
 from atrund.line import Ending, LineRun, needs_turn
 from atrund.mirror import Mirror
-from atrund.module.channel import ANSWER_MAX, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import Channel
+from atrund.module.turn import ANSWER_MAX, LinkLostError, TimedOutError, Turn, UnfedError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 from atrund.own import ABILITIES, Own, asker_of
 from atrund.run import Run
@@ -53,6 +54,8 @@ class Ways:
     own: Own
     confirmations: Confirmations
     overdue: Callable[[Request, Channel], None] = lambda _request, _channel: None
+    lent: Callable[[], str] = lambda: ""
+    """To whom the ports are lent, "" while they are not."""
 
 
 class Walk:
@@ -133,7 +136,8 @@ class Walk:
         except LineRefused as refused:
             return self._refuse(Reason(refused.reason), refused.detail)
         request = self._request
-        verdict = decide(self._commands, asker_of(request), self._ways.own.policy(request.door), ABILITIES)
+        abilities = replace(ABILITIES, prompts=request.interactive)
+        verdict = decide(self._commands, asker_of(request), self._ways.own.policy(request.door), abilities)
         if verdict.refusal is not None:
             return self._refuse(verdict.refusal.reason, verdict.refusal.detail)
         self._plan = verdict.plan
@@ -199,7 +203,8 @@ class Walk:
         return self._channel()
 
     def _no_port(self, detail: str) -> Event:
-        self._outcome = Outcome(End.REJECTED, Reason.PORT_DOWN, detail=detail)
+        lent = self._ways.lent()
+        self._outcome = Outcome(End.REJECTED, Reason.BUSY if lent else Reason.PORT_DOWN, detail=lent or detail)
         return Event.LINK_LOST
 
     async def _record_sent(self) -> Event:
@@ -221,7 +226,7 @@ class Walk:
             return Event.FINAL
         except TimedOutError as error:
             self._outcome = self._of_module(Outcome(End.TIMEOUT, detail=str(error)))
-            if self._port is not None:
+            if self._port is not None and not isinstance(error, UnfedError):
                 self._ways.overdue(self._request, self._port)
             return Event.TIMED_OUT
         except LinkLostError as error:
@@ -241,7 +246,7 @@ class Walk:
         announced = ""
         if self._plan is not None and self._turn is not None:
             announced = await self._ways.confirmations.arm(self._plan, self._request, self._turn)
-        run = LineRun(self._request, self._ways.own, self._port, self._turn, self._hear)
+        run = LineRun(self._request, self._ways.own, self._port, self._turn, self._hear, self._run.feed)
         ending = await run.run(self._commands)
         if announced:
             self._hear(Line(announced, lead=True))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atrund.at.belonging import TWO_LINE_CODES, Belonging, begins_text
-from atrund.at.prompts import count_of, is_counted
+from atrund.at.prompts import count_of, is_counted, is_served, size_of
 from atrund.at.reader import Line, Prompt, PromptKind, Quiet, Token
 from atrund.at.results import ERROR, FinalKind, information
 from atrund.at.results import Final as FinalResult
@@ -47,6 +47,7 @@ class Event(enum.Enum):
     CONNECTED = "data mode"
     DATA_ENDED = "data ended"
     GIVE_UP = "give up"
+    GIVE_UP_SHORT = "give up with bytes missing"
 
 
 class Effect(enum.Enum):
@@ -59,6 +60,7 @@ class Effect(enum.Enum):
     FILL = "send zero bytes"
     STAND = "wait what the module does"
     SEND_ABORT = "send the aborting character"
+    ASK_AGAIN = "ask for more of it"
     DROP = "drop what came"
     PASS_REFUSAL = "answer with an error"
     PASS_DATA_MODE = "answer with an error, and leave data mode"
@@ -85,15 +87,16 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     State.PROMPTED: {
         Event.ANSWER: To(State.PROMPTED, (Effect.PASS_LINE,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_FINAL,)),
-        Event.REPEATED_PROMPT: To(State.PROMPTED, (Effect.DROP,)),
+        Event.REPEATED_PROMPT: To(State.PROMPTED, (Effect.ASK_AGAIN,)),
         Event.DATA_ENDED: To(State.FED),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ESC,)),
+        Event.GIVE_UP_SHORT: To(State.LEAVING, (Effect.FILL,)),
         **_CONNECTED,
     },
     State.FED: {
         Event.ANSWER: To(State.FED, (Effect.PASS_LINE,)),
         Event.FINAL: To(State.ENDED, (Effect.PASS_FINAL,)),
-        Event.REPEATED_PROMPT: To(State.FED, (Effect.DROP,)),
+        Event.REPEATED_PROMPT: To(State.FED, (Effect.ASK_AGAIN,)),
         Event.GIVE_UP: To(State.LEAVING, (Effect.SEND_ABORT,)),
         **_UNEXPECTED,
         **_CONNECTED,
@@ -103,6 +106,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.FINAL: To(State.ENDED, (Effect.PASS_REFUSAL,)),
         Event.REPEATED_PROMPT: To(State.LEAVING, (Effect.DROP,)),
         Event.GIVE_UP: To(State.LEAVING),
+        Event.GIVE_UP_SHORT: To(State.LEAVING, (Effect.FILL,)),
         **_UNEXPECTED,
         **_CONNECTED,
     },
@@ -126,9 +130,14 @@ class Unsolicited:
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """The module waits for the data of this command."""
+    """The module waits for the data of this command: for `count` bytes, or until Ctrl-Z or ESC.
+
+    `again`: for more of what it asked for already.
+    """
 
     kind: PromptKind
+    count: int | None = None
+    again: bool = False
 
 
 class Why(enum.Enum):
@@ -185,8 +194,13 @@ ABORT: Final = b"\r"
 class Exchange:
     """What one command line gets back. Feed it the reader's tokens in order while it holds the port."""
 
-    def __init__(self, commands: tuple[Command, ...], prompt: PromptKind | None = None) -> None:
-        """`prompt`: the kind that the caller can answer, or None when any prompt is to be left."""
+    def __init__(
+        self, commands: tuple[Command, ...], prompt: PromptKind | None = None, *, is_fed: bool = False
+    ) -> None:
+        """`prompt`: the kind that the caller can answer at once, or None when any prompt is to be left.
+
+        `is_fed`: the caller gives what a prompt asks for as it is typed, if it is a prompt whose end is known.
+        """
         self.state = State.SENT
         self.text = unparse(commands)
         self.commands = commands
@@ -194,6 +208,8 @@ class Exchange:
         """Whether the module may still wait for bytes by their count, of which ESC would be one."""
         self._why: Why | None = None
         self._filled = 0
+        self._missing = 0
+        self._is_fed = is_fed and len(commands) == 1 and is_served(commands[0])
         self._fed = False
         self._prompt = prompt
         self._belonging = Belonging(commands)
@@ -220,7 +236,7 @@ class Exchange:
         if isinstance(token, Quiet):
             return self._end_text()
         if isinstance(token, Prompt):
-            return self._step(self._prompt_event(token.kind), Prompted(token.kind))
+            return self._prompted(token.kind)
         line = Line(token.text, token.lead or self._after_echo, token.cut)
         self._after_echo = False
         if self._in_text:
@@ -235,31 +251,47 @@ class Exchange:
                 return []
             return self._end(final, line)
         if self.state in _AT_DATA and line.text in _PROMPTS:
-            return self._step(Event.REPEATED_PROMPT)
-        if self.state is State.SENT and line.text in _PROMPTS:
+            again = Prompted(PromptKind(line.text.encode("ascii")), self._missing or None, again=True)
+            return self._step(Event.REPEATED_PROMPT, again)
+        if self.state is State.SENT and (passed := self._passed(line.text)) is not None:
             # The command may have been taken for the prompt's data: what ends it now is not its own result.
-            self._why = Why.COUNT if is_counted(self.commands, PromptKind(line.text.encode("ascii"))) else Why.PROMPT
-            return self._step(Event.PASSED_PROMPT, Unsolicited((line.text,)))
+            self._why = Why.COUNT if is_counted(self.commands, passed) else Why.PROMPT
+            return self._step(Event.PASSED_PROMPT, Unsolicited((passed.value.decode("ascii"),)))
         if not self._belonging.answers(line.text):
             return [Unsolicited((line.text,))]
         self._echo_due = self._owes_a_line = False
         self._in_text = begins_text(line.text)
         return self._step(Event.ANSWER, Answered(line))
 
+    def _passed(self, text: str) -> PromptKind | None:
+        """Return the prompt that a line is, alone or with the echo of the command right behind it."""
+        for kind in PromptKind:
+            prompt = kind.value.decode("ascii")
+            if text in {prompt, prompt + self.text}:
+                return kind
+        return None
+
     @property
     def longest(self) -> float:
         """Seconds from its first byte that it may take. Before it has the data that it waits for, it does nothing."""
-        return USUAL if self._prompt is not None and not self._fed else longest(self.commands)
+        waits = self._prompt is not None or self.state is State.PROMPTED
+        return USUAL if waits and not self._fed else longest(self.commands)
+
+    def gave(self, count: int) -> None:
+        """Say that so many bytes went out to a counted prompt."""
+        self._missing = max(0, self._missing - count)
 
     def data_ended(self) -> None:
         """Say that the prompt's data went out whole."""
         self._step(Event.DATA_ENDED)
         self._fed = True
+        self.counted = False
 
     def give_up(self) -> list[Happening]:
         """Leave the command: its deadline passed or its asker went away. The port is then brought back in step."""
         self._why = self._why or Why.GIVEN_UP
-        said = self._step(Event.GIVE_UP)
+        self._filled = self._filled or self._missing
+        said = self._step(Event.GIVE_UP_SHORT if self._missing else Event.GIVE_UP)
         return said if self._abortable else [one for one in said if one != Send(ABORT)]
 
     def connected(self) -> list[Happening]:
@@ -275,7 +307,9 @@ class Exchange:
         """What an effect says by itself; the others pass on what came."""
         match effect:
             case Effect.FILL:
-                return (Fill(self._filled),)
+                return (Fill(self._missing),)
+            case Effect.ASK_AGAIN:
+                return passed if self._is_fed else ()
             case Effect.PASS_REFUSAL:
                 return (Ended(ERROR, lead=True, why=self._why, filled=self._filled),)
             case _:
@@ -287,17 +321,26 @@ class Exchange:
             return self.connected()
         return self._step(Event.FINAL, Ended(final, line.lead))
 
+    def _prompted(self, kind: PromptKind) -> list[Happening]:
+        event = self._prompt_event(kind)
+        prompt = Prompted(kind, self._missing or None, again=event is Event.REPEATED_PROMPT)
+        return self._step(event, prompt)
+
     def _prompt_event(self, kind: PromptKind) -> Event:
         """A module asks for each further line of a text anew (LE910Cx AT commands, +CMGS), late ones included."""
         if self.state is State.PROMPTED or (self.state is State.FED and len(self.commands) == 1) or self.counted:
             return Event.REPEATED_PROMPT
         if self.state is State.SENT and kind is self._prompt and not self._in_text:
             return Event.PROMPT
+        if self.state is State.SENT and self._is_fed:
+            self._missing = size_of(self.commands[0]) or 0
+            self.counted = self._missing > 0
+            return Event.PROMPT
         self.counted = is_counted(self.commands, kind)
         self._why = self._why or (Why.COUNT if self.counted else Why.PROMPT)
         if not self.counted:
             return Event.UNEXPECTED_PROMPT
-        self._filled = count_of(self.commands) or 0
+        self._filled = self._missing = count_of(self.commands) or 0
         return Event.SIZED_PROMPT if self._filled else Event.BOUNDLESS_PROMPT
 
     def _text_line(self, line: Line) -> list[Happening]:

@@ -12,7 +12,7 @@ from atrund.at.reader import PromptKind
 from atrund.at.syntax import Command, Op, arguments, unquote
 
 FILL_MAX: Final = 32_768
-"""Bytes that a prompt is filled with at most: half of what may wait to be written, three seconds at 115,200 baud."""
+"""Bytes that a prompt is filled with at most: three seconds at 115,200 baud."""
 
 SIZES: Final = {
     "#WSCRIPT": 1,  # <name>,<size>[,<hidden>]
@@ -45,17 +45,32 @@ def is_counted(commands: Iterable[Command], shown: PromptKind) -> bool:
     return sized or shown is PromptKind.COUNTED
 
 
+DATA_MAX: Final = 1_048_576
+"""Bytes that a prompt's data may be: a minute and a half at 115,200 baud, which filling it up would take at worst."""
+
+
+def size_of(command: Command) -> int | None:
+    """Return how many bytes a command announced; None if it did not, or not so that it can be meant only in one way."""
+    if command.name not in SIZES or command.op is not Op.SET:
+        return None
+    given = arguments(command.args)
+    place = SIZES[command.name]
+    text = unquote(given[place]) if place < len(given) else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX and text[0] != "0" else None
+
+
+def is_served(command: Command) -> bool:
+    """Whether a command that asks for data can be given them by one who types: it is known where they end."""
+    return command.name in TEXTS or 0 < (size_of(command) or 0) <= DATA_MAX
+
+
 def count_of(commands: Iterable[Command]) -> int | None:
     """Return how many bytes a line's prompt takes; None if that can't be told, or if they are more than `FILL_MAX`."""
     sized = [command for command in commands if command.name in SIZES and command.op is Op.SET]
     if len(sized) != 1:
         return None  # whose prompt it is can't be told
-    given = arguments(sized[0].args)
-    place = SIZES[sized[0].name]
-    text = unquote(given[place]) if place < len(given) else ""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
-        return None
-    return int(text) if 0 < int(text) <= FILL_MAX else None
+    size = size_of(sized[0])
+    return size if size is not None and size <= FILL_MAX else None
 
 
 def _names(commands: Iterable[Command]) -> set[str]:

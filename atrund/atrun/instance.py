@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from atrund.at.exchange import Prompted
 from atrund.at.reader import Line
 from atrund.at.results import CME_TEXTS, FinalKind, classify, classify_numeric
 from atrund.at.syntax import LINE_MAX
@@ -35,6 +36,11 @@ def show_unsolicited(lines: tuple[str, ...], interface: Interface) -> str:
         return _show_result(lines[0], interface)
     end = _line_end(interface)
     return (end if interface.on("V") else "") + "".join(line + end for line in lines)
+
+
+def show_prompt(prompt: Prompted) -> str:
+    """Write a prompt: 13, 10, 62, 32 for a text (3GPP TS 27.005 3.5.1), whatever the instance has set."""
+    return "\r\n" + prompt.kind.value.decode("ascii")
 
 
 def frame_line(line: Line) -> str:

@@ -20,6 +20,7 @@ class Door(enum.Enum):
     TCP = "tcp"
     MQTT = "mqtt"
     LOCAL = "local"
+    MONITOR = "monitor"
 
     @property
     def delivers_again(self) -> bool:
@@ -75,6 +76,7 @@ class Request:
     none. `context` is what the door needs to answer after a restart. `reply`: whether the asker wants an answer.
     `expires`: the second of the daemon's running (REQ-11) after which it must not be sent any more. `names`: what else
     the asker is known by (login, MQTT `<who>`); `forgeable`: all these may be another's, as a simple SMS's sender.
+    `interactive`: its door shows prompts and gives what they ask for (REQ-6).
     """
 
     rid: str
@@ -89,6 +91,7 @@ class Request:
     expires: float | None = None
     names: tuple[str, ...] = ()
     forgeable: bool = False
+    interactive: bool = False
     context: Mapping[str, str | int | None] = field(default_factory=dict)
 
 

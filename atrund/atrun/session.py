@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP session as a table: login, commands, end (TCP-3, TCP-4, TCP-5, TCP-7).
+"""A TCP session as a table: login, commands, data for a prompt, end (TCP-3, TCP-4, TCP-5, TCP-7).
 
 Rules of this file: before COMMAND nothing that was typed is run or echoed; the idle timer stands still while a command
-runs; every ending closes once.
+runs, and not while it waits for the peer's data; every ending closes once.
 """
 
 import enum
@@ -20,6 +20,7 @@ class State(enum.Enum):
     CHECKING = "login checked"
     COMMAND = "command awaited"
     RUNNING = "command runs"
+    DATA = "data awaited"
     CLOSED = "closed"
 
 
@@ -30,6 +31,9 @@ class Event(enum.Enum):
     LINE = "line"
     LOGIN_GOOD = "login good"
     LOGIN_BAD = "login bad"
+    PROMPT = "prompt"
+    PROMPT_AGAIN = "prompt for more of it"
+    DATA_ENDED = "data ended"
     FINAL = "final result"
     LOGIN_TIMEOUT = "login timeout"
     IDLE_TIMEOUT = "idle timeout"
@@ -47,6 +51,7 @@ class Effect(enum.Enum):
     STOP_TIMER = "stop the timer"
     EXECUTE = "run the line"
     QUEUE_OR_IGNORE = "queue or ignore the line"
+    SHOW_PROMPT = "show the prompt"
     NEXT = "take the next queued line"
     CLOSE = "close the connection"
 
@@ -79,7 +84,17 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
     },
     State.RUNNING: {
         Event.LINE: To(State.RUNNING, (Effect.QUEUE_OR_IGNORE,)),
+        Event.PROMPT_AGAIN: To(State.RUNNING, (Effect.SHOW_PROMPT,)),  # late, for data that were typed ahead
+        Event.PROMPT: To(State.DATA, (Effect.SHOW_PROMPT, Effect.ARM_IDLE)),
         Event.FINAL: To(State.COMMAND, (Effect.ARM_IDLE, Effect.NEXT)),
+        **_ENDINGS,
+    },
+    State.DATA: {
+        Event.PROMPT_AGAIN: To(State.DATA, (Effect.SHOW_PROMPT,)),
+        Event.PROMPT: To(State.DATA, (Effect.SHOW_PROMPT, Effect.ARM_IDLE)),  # the line's next command's
+        Event.DATA_ENDED: To(State.RUNNING, (Effect.STOP_TIMER,)),
+        Event.FINAL: To(State.COMMAND, (Effect.ARM_IDLE, Effect.NEXT)),
+        Event.IDLE_TIMEOUT: _CLOSE,
         **_ENDINGS,
     },
     State.CLOSED: {},

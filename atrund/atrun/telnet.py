@@ -14,6 +14,8 @@ class Telnet:
     """
 
     def __init__(self) -> None:
+        self.spoken = False
+        """Whether the peer is known to speak it; one who does not may mean every octet as it is."""
         self._within = _TEXT
         self._verb = 0
         self._declined: set[tuple[int, int]] = set()
@@ -46,7 +48,9 @@ class Telnet:
         self._within = _TEXT
         if octet == IAC:  # a doubled IAC is the byte itself
             typed.append(octet)
-        elif octet == _SB:
+            return
+        self.spoken = True
+        if octet == _SB:
             self._within = _SUBNEGOTIATION
         elif octet in {_DO, _DONT, _WILL, _WONT}:
             self._within = _OPTION

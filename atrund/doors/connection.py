@@ -17,7 +17,8 @@ from typing import Final
 
 import structlog
 
-from atrund.atrun.instance import LineEditor, show_final, show_line, show_unsolicited
+from atrund.at.exchange import Prompted
+from atrund.atrun.instance import LineEditor, show_final, show_line, show_prompt, show_unsolicited
 from atrund.atrun.interface import Interface
 from atrund.atrun.request import Door, Reason, Request
 from atrund.atrun.session import Effect, Event, Session, State
@@ -162,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
     def finish(self, *, yes: bool = True) -> None:
         """End the session as `stop` does, but behind the answer of the command that runs; `yes` false: or not."""
         self._finishing = yes
-        if yes and self._session.state is not State.RUNNING:
+        if yes and self._session.state not in _BUSY:
             self.stop()
 
     # The session.
@@ -176,9 +177,12 @@ class Connection(asyncio.BufferedProtocol):
             self._step(Event.PEER_CLOSED)
 
     def _take(self, data: bytes) -> None:
+        if self._run is not None and self._run.awaits_octets and not self._telnet.spoken:
+            data = self._give(data)
         typed, answer = self._telnet.feed(data)
         if self._session.state in _LOGGED_IN:  # nothing is sent before the login (TCP-3)
             self._write(answer)
+        typed = self._give(typed)
         # Line by line, for what a line does decides whether the next is echoed, queued or ignored.
         for piece in typed.splitlines(keepends=True):
             if self._session.state in {State.CLOSED, State.CHECKING}:
@@ -186,8 +190,20 @@ class Connection(asyncio.BufferedProtocol):
             if self._session.state is State.RUNNING and not self.rules.sequence:
                 return  # input while a command runs is ignored, and so not echoed either (TCP-5)
             self._type(piece)
-        if self._session.state is State.COMMAND:
+        if self._session.state in {State.COMMAND, State.DATA}:
             self._arm(self.rules.idle_timeout, Event.IDLE_TIMEOUT, Reason.IDLE)
+
+    def _give(self, typed: bytes) -> bytes:
+        """Pass on what is data for a prompt, and return the rest. The module's echo is off, so it is made here."""
+        if self._session.state is not State.DATA or self._run is None:
+            return typed
+        taken = self._run.give(typed)
+        if self._interface.on("E"):
+            self._write(taken.echo)
+        if not self._run.awaits_data:
+            self._step(Event.DATA_ENDED)
+        self._read_or_wait()
+        return taken.rest
 
     def _type(self, piece: bytes) -> None:
         given = self._editor.feed(piece)
@@ -221,6 +237,9 @@ class Connection(asyncio.BufferedProtocol):
                 if self.rules.sequence:
                     self._queued.append(line)
                     self._read_or_wait()
+            case Effect.SHOW_PROMPT:
+                self._write(line.encode("latin-1", "replace"))
+                self._read_or_wait()
             case Effect.NEXT:
                 self._take_next()
             case Effect.CLOSE:
@@ -255,6 +274,7 @@ class Connection(asyncio.BufferedProtocol):
             delay=self.rules.delay,
             instance=self._instance,
             names=(self._name,),
+            interactive=True,
         )
         self._run = self._means.runner.start(request)
         self._run.watch(self._pass_on)
@@ -265,7 +285,13 @@ class Connection(asyncio.BufferedProtocol):
         if run is None or self._full:
             return
         interface = self._interface
-        text = "".join(show_line(line, interface) for line in run.take())
+        text = ""
+        for said in run.take():
+            if isinstance(said, Prompted):
+                self._step(Event.PROMPT_AGAIN if said.again else Event.PROMPT, text + show_prompt(said))
+                text = ""
+            else:
+                text += show_line(said, interface)
         over = run.outcome.done()
         if over and (outcome := run.outcome.result()) is not None:
             text += show_final(outcome, interface)
@@ -275,8 +301,12 @@ class Connection(asyncio.BufferedProtocol):
             self._editor.follow(interface)
             if self._finishing:
                 self.stop()
-            elif self._session.state is State.RUNNING:
+            elif self._session.state in _BUSY:
                 self._step(Event.FINAL)
+            return
+        if self._session.state is State.DATA and not run.awaits_data:
+            self._step(Event.DATA_ENDED)  # the module wants no more of it
+        self._read_or_wait()
 
     def _hear(self, lines: tuple[str, ...]) -> None:
         """Pass an unsolicited code on, unless the peer reads so slowly that no more is kept for it."""
@@ -295,7 +325,11 @@ class Connection(asyncio.BufferedProtocol):
         """Read on unless so much waits already that the peer is to wait too."""
         if self.transport.is_closing():
             return
-        if self._full or len(self._queued) >= QUEUED_MAX:
+        if self._session.state is State.DATA:
+            waits = self._run is not None and self._run.is_full
+        else:
+            waits = len(self._queued) >= QUEUED_MAX
+        if self._full or waits:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -337,7 +371,8 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.close()
 
 
-_LOGGED_IN: Final = frozenset({State.COMMAND, State.RUNNING})
+_LOGGED_IN: Final = frozenset({State.COMMAND, State.RUNNING, State.DATA})
+_BUSY: Final = frozenset({State.RUNNING, State.DATA})
 
 
 def _login_fits(users: Sequence[tuple[str, str]], name: str, password: str) -> bool:

@@ -2,8 +2,9 @@
 """The local door's terminals: a pseudo-terminal for each instance, for programs that want a modem's port (CMD-3).
 
 Rules of this file: the table says what a line may do. What is typed while a command runs stays with the kernel, in
-order, until its final result is out, as on a module's own USB port: scripts write several lines at once, and it aborts
-nothing. A client that goes takes nothing with it: as at a modem, its whole lines are run, and answered to nobody.
+order, until its final result is out or it asks for data, as on a module's own USB port: scripts write several lines at
+once, and it aborts nothing. A client that goes takes nothing with it: as at a modem, its whole lines are run, and
+answered to nobody; but a prompt that nobody is there to answer is given up.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from atrund.atrun.instance import LineEditor, show_final, show_line, show_unsolicited
+from atrund.at.exchange import Prompted
+from atrund.atrun.instance import LineEditor, show_final, show_line, show_prompt, show_unsolicited
 from atrund.atrun.interface import Interface
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.doors.pseudo import PseudoTerminal
@@ -48,12 +50,15 @@ class State(enum.Enum):
 
     COMMAND = "command awaited"
     RUNNING = "command runs"
+    DATA = "data awaited"
 
 
 class Event(enum.Enum):
     """What can happen to it."""
 
     LINE = "line"
+    PROMPT = "prompt"
+    DATA_ENDED = "data ended"
     FINAL = "final result"
     LEFT = "client left"
 
@@ -67,6 +72,8 @@ class Effect(enum.Enum):
     RESUME = "read input"
     SHOW_HEARD = "show what came unasked"
     NEXT = "take what was typed meanwhile"
+    GIVE = "pass on what was typed"
+    GIVE_UP = "give the command up"
 
 
 TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
@@ -78,6 +85,13 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.FINAL: To(State.COMMAND, (Effect.RESUME, Effect.SHOW_HEARD, Effect.NEXT)),
         # A modem goes on when its DTR falls, and so does the run: `echo AT… >LINK` wants its command run.
         Event.LEFT: To(State.RUNNING, (Effect.KEEP_LINES,)),
+        Event.PROMPT: To(State.DATA, (Effect.RESUME, Effect.GIVE)),
+    },
+    State.DATA: {
+        Event.PROMPT: To(State.DATA, (Effect.RESUME, Effect.GIVE)),  # the line's next command's
+        Event.DATA_ENDED: To(State.RUNNING, (Effect.PAUSE,)),
+        Event.FINAL: To(State.COMMAND, (Effect.RESUME, Effect.SHOW_HEARD, Effect.NEXT)),
+        Event.LEFT: To(State.RUNNING, (Effect.PAUSE, Effect.KEEP_LINES, Effect.GIVE_UP)),
     },
 }
 
@@ -156,6 +170,7 @@ class _Terminal:
         self._hearing = contextlib.ExitStack()
         self._heard: deque[tuple[str, ...]] = deque(maxlen=HEARD_MAX)
         self._answering: asyncio.Task[None] | None = None
+        self._run: Run | None = None
 
     @property
     def shown(self) -> str:
@@ -185,6 +200,7 @@ class _Terminal:
 
     def received(self, data: bytes) -> None:
         self._input += data
+        self._give()
         self._take_next()
 
     def replaced(self) -> None:
@@ -194,6 +210,7 @@ class _Terminal:
         self._hearing.close()
         self._heard.clear()
         self._input += rest
+        self._give()  # these may be the last of the data
         self._step(Event.LEFT)
 
     @property
@@ -218,6 +235,10 @@ class _Terminal:
                     self._show_heard()
                 case Effect.NEXT:
                     self._take_next()
+                case Effect.GIVE:
+                    self._give()
+                case Effect.GIVE_UP:
+                    self._give_up()
 
     def _take_next(self) -> None:
         """Take input up to the next line that is to be run."""
@@ -244,6 +265,30 @@ class _Terminal:
             self._port.write(typed.echo)
         self._lines.extend((line, self._visit) for line in typed.lines)
 
+    def _give(self) -> None:
+        """Pass on what is data for a prompt. The module's echo is off, so it is made here."""
+        run = self._run
+        if self._state is not State.DATA or run is None:
+            return
+        taken = run.give(bytes(self._input))
+        self._input[:] = taken.rest
+        if self._interface(self._instance).on("E"):
+            self._port.write(taken.echo)
+        if not run.awaits_data:
+            self._step(Event.DATA_ENDED)
+        elif run.is_full:
+            self._port.pause()
+
+    def _give_up(self) -> None:
+        if self._run is not None:
+            self._run.give_up()
+
+    def _hear_of_more(self) -> None:
+        """There may be room again for what is typed, or no wish for it any more."""
+        if self._state is State.DATA and self._run is not None and not self._run.is_full:
+            self._port.resume()
+            self._give()
+
     def _keep_lines(self) -> None:
         typed = self._editor.feed(bytes(self._input))
         self._lines.extend((line, self._visit) for line in typed.lines)
@@ -258,21 +303,34 @@ class _Terminal:
             line=line,
             timeout=self._rules.timeout,
             instance=self._instance,
+            interactive=True,
         )
         refused = Outcome(End.REJECTED, Reason.HELD, detail=self.held) if self.held else None
-        run = self._runner.start(request, refused=refused)
+        self._run = run = self._runner.start(request, refused=refused)
+        run.watch(self._hear_of_more)
         self._answering = asyncio.get_running_loop().create_task(self._answer(run, visit), name="terminal answer")
 
     async def _answer(self, run: Run, visit: int) -> None:
         """Pass the answer on as it comes; a client that does not read stops its own terminal, never the port."""
         try:
-            async for line in run.lines():
-                await self._say(show_line(line, self._interface(self._instance)), visit)
+            async for said in run.said():
+                if isinstance(said, Prompted):
+                    await self._ask(run, said, visit)
+                else:
+                    await self._say(show_line(said, self._interface(self._instance)), visit)
             outcome = await asyncio.shield(run.outcome)
             if outcome is not None:
                 await self._say(show_final(outcome, self._interface(self._instance)), visit)
         finally:
+            self._run = None
             self._step(Event.FINAL)
+
+    async def _ask(self, run: Run, prompt: Prompted, visit: int) -> None:
+        await self._say(show_prompt(prompt), visit)
+        if visit != self._visit or not self._port.present:
+            run.give_up()
+        elif not prompt.again and run.awaits_data:
+            self._step(Event.PROMPT)
 
     async def _say(self, text: str, visit: int) -> None:
         if visit == self._visit:  # else whoever asked is gone

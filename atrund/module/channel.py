@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -32,15 +31,18 @@ from atrund.at.exchange import (
     Unsolicited,
     Why,
 )
+from atrund.at.feed import Feed, Finish
 from atrund.at.prompts import asks
-from atrund.at.reader import Line, Prompt, PromptKind, Reader, Token
-from atrund.at.results import ERROR, FinalKind, classify, information
+from atrund.at.reader import Prompt, PromptKind, Reader, Token
+from atrund.at.results import ERROR, FinalKind, classify
 from atrund.at.results import Final as FinalResult
-from atrund.at.syntax import Command, parse
+from atrund.at.syntax import Command
 from atrund.atrun.interface import is_remembered
 from atrund.module.datamode import DataMode
-from atrund.module.latecomers import Late, LateLines
+from atrund.module.feeding import FILL_RATE, Feeding
+from atrund.module.latecomers import LateLines
 from atrund.module.port import Port
+from atrund.module.turn import LinkLostError, Say, TimedOutError, Turn, UnfedError
 from atrund.module.turns import DEPTH, MAX_WAIT, Place, Turns
 
 log = structlog.get_logger()
@@ -54,98 +56,8 @@ LEAVE_MAX: Final = 180.0
 request has by default and the way back in step it is less than others wait for their turn (`queue.max_wait`)."""
 STANDING: Final = 20.0
 """Seconds of waiting at a prompt for nobody knows how many bytes: a module that gives such a one up does so sooner."""
-STEP: Final = 5.0
-"""Seconds for a command that asks nothing of the network (commands.md 7: +CMGR, +CPIN and their like)."""
 RESYNC_ROUNDS: Final = 5
 """Rounds to come back in step: each outlasts a late answer of one command."""
-ANSWER_MAX: Final = 262_144
-"""Characters of an answer that are gathered for one who wants it whole; a full #CSURVC is some 20 kB."""
-
-
-class LinkLostError(Exception):
-    """The port went away. What was sent may have been done."""
-
-
-class TimedOutError(Exception):
-    """The module did not finish in time. What was sent may have been done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One command line's whole answer."""
-
-    final: FinalResult
-    lines: tuple[str, ...]
-    lead: bool = True
-
-    def value(self, name: str) -> tuple[str, ...] | None:
-        """Return the parameters of the first `name: …` line, at least one, or None."""
-        for line in self.lines:
-            found = information(line)
-            if found is not None and found.name == name and found.parameters:
-                return found.parameters
-        return None
-
-
-Say = Callable[[Line], None]
-
-
-class Turn:
-    """The port is ours until the context ends."""
-
-    def __init__(self, channel: "Channel") -> None:
-        self._channel = channel
-        self._late: Late | None = None
-
-    async def run(
-        self,
-        commands: tuple[Command, ...],
-        *,
-        timeout: float,
-        say: Say,
-        data: bytes | None = None,
-    ) -> Ended:
-        """Run one command line; `say` gets each answer line as it comes. `data` answers a text prompt.
-
-        Raises `TimedOutError` after `timeout` seconds from the first byte, and `LinkLostError`.
-        """
-        ended = await self._channel.converse(commands, timeout, say, data)
-        if ended.final.ok:
-            self._late = self._channel.late.promised(commands, say) or self._late
-        return ended
-
-    async def late(self, timeout: float) -> None:
-        """Wait for the line that a command of this turn has still to say (`at/late.py`), if one has; `say` gets it.
-
-        The turn may have been given back. Returns once the line is there, its window or `timeout` over, the port lost,
-        or the same asked anew.
-        """
-        late, self._late = self._late, None
-        if late is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await late.came
-
-    async def ask(self, line: str, timeout: float = STEP, data: bytes | None = None) -> Answer:
-        """Run a command line of the daemon's own and return its whole answer. Raises as `run` does.
-
-        One that was left for what the module made of it did not do its work either, and ends as one without a result.
-        """
-        lines: list[str] = []
-        room = ANSWER_MAX
-
-        def gather(one: Line) -> None:
-            nonlocal room
-            room -= len(one.text)
-            if room >= 0:
-                lines.append(one.text)
-
-        ended = await self.run(parse(line), timeout=timeout, say=gather, data=data)
-        if ended.why in {Why.COUNT, Why.DATA_MODE}:
-            await self._channel.recover()
-            raise TimedOutError(f"no result: {ended.why.value}")
-        log.debug("own command", command=line, final=ended.final.text)
-        return Answer(ended.final, tuple(lines), ended.lead)
 
 
 class Channel:
@@ -182,7 +94,7 @@ class Channel:
         self._sorter = Sorter()
         self._port: Port | None = None
         self._lost: LinkLostError | None = None
-        self._happenings: asyncio.Queue[Happening | LinkLostError] = asyncio.Queue()
+        self._happenings: asyncio.Queue[Happening | _Given | LinkLostError] = asyncio.Queue()
         self._quiet: asyncio.TimerHandle | None = None
         self._free_at = 0.0
         self._heard_at = 0.0
@@ -192,6 +104,7 @@ class Channel:
         self._strayed = False
         """A final result came while nothing ran: some answer was not its asker's, and the next may not be either."""
         self._data_mode = DataMode(self._believe_connect)
+        self._feeding = Feeding(self._write, lambda: 0 if self._port is None else self._port.unsent)
         self._settings_kept = True
         self._counted = False
         """A prompt stands there, or may do so, that takes ESC for data."""
@@ -271,7 +184,9 @@ class Channel:
         if port is not None:
             port.close()
 
-    async def converse(self, commands: tuple[Command, ...], timeout: float, say: Say, data: bytes | None) -> Ended:
+    async def converse(
+        self, commands: tuple[Command, ...], timeout: float, say: Say, data: bytes | None, feed: Feed | None = None
+    ) -> Ended:
         """Run one exchange; only the holder of the turn may call it."""
         await self._wait_for_gap()
         prompt_stands = self._prompt_stands()
@@ -283,7 +198,7 @@ class Channel:
         if self._lost is not None:
             raise self._lost
         self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
-        exchange = Exchange(commands, PromptKind.TEXT if data is not None else None)
+        exchange = Exchange(commands, PromptKind.TEXT if data is not None else None, is_fed=feed is not None)
         self._sorter.running = exchange
         self._reader.prompting = data is not None or asks(commands)
         self._in_step = False
@@ -293,14 +208,18 @@ class Channel:
             self._sent_at = self._written_at
             self._on_sent(commands)
             async with asyncio.timeout(timeout) as limit:
-                ended = await self._listen(exchange, say, data, limit)
+                ended = await self._listen(exchange, say, limit, data, feed)
         except TimeoutError as error:
+            if feed is not None and feed.is_open:
+                raise UnfedError(f"the data for the prompt did not end within {timeout:g} s") from error
             if exchange.stands:  # whatever came first, it was left for its prompt
                 return Ended(ERROR, lead=True, why=Why.COUNT)
             if self._data_mode.suspected:
                 return Ended(ERROR, lead=True, why=Why.DATA_MODE)
             raise TimedOutError(f"no final result within {timeout:g} s") from error
         finally:
+            if feed is not None:
+                feed.close()
             self._reader.prompting = False
             self._free_at = asyncio.get_running_loop().time() + self._gap
         self._in_step = ended.why is not Why.DATA_MODE
@@ -314,8 +233,9 @@ class Channel:
             await self._leave()
             await self._resynchronise()
 
-    async def _listen(self, exchange: Exchange, say: Say, data: bytes | None, limit: asyncio.Timeout) -> Ended:
-        loop = asyncio.get_running_loop()
+    async def _listen(
+        self, exchange: Exchange, say: Say, limit: asyncio.Timeout, data: bytes | None = None, feed: Feed | None = None
+    ) -> Ended:
         while True:
             happening = await self._happenings.get()
             match happening:
@@ -323,25 +243,68 @@ class Channel:
                     say(line)
                 case Ended():
                     return happening
-                case Send(octets):
-                    self._write(octets)
-                case Fill(count):
-                    await asyncio.sleep(self._prompt_gap)
-                    if exchange.state is not State.ENDED:
-                        log.warning("a prompt that nobody can answer was filled with zero bytes", count=count)
-                        self._write(bytes(count))
-                case Stand():
-                    log.warning("a prompt that nobody can answer, for nobody knows how many bytes")
-                    limit.reschedule(min(limit.when() or math.inf, loop.time() + STANDING))
+                case LinkLostError():
+                    raise happening
+                case Prompted() if feed is not None:
+                    await self._show(exchange, happening, feed)
+                case _Given() if feed is not None:
+                    await self._pass_on(exchange, feed)
                 case Prompted() if data is not None:
                     await asyncio.sleep(self._prompt_gap)
                     if exchange.state is State.PROMPTED:  # else it ended meanwhile, and the data would be a command
                         self._write(data + CTRL_Z)
                         exchange.data_ended()
-                case LinkLostError():
-                    raise happening
                 case _:
-                    pass
+                    await self._leave_prompt(exchange, happening, limit)
+
+    async def _leave_prompt(self, exchange: Exchange, happening: object, limit: asyncio.Timeout) -> None:
+        match happening:
+            case Send(octets):
+                self._write(octets)
+            case Fill(count):
+                await asyncio.sleep(self._prompt_gap)
+                if exchange.state is not State.ENDED:
+                    log.warning("a prompt that nobody can answer is filled with zero bytes", count=count)
+                    await self._feeding.fill(exchange, count)
+            case Stand():
+                log.warning("a prompt that nobody can answer, for nobody knows how many bytes")
+                standing = asyncio.get_running_loop().time() + STANDING
+                limit.reschedule(min(limit.when() or math.inf, standing))
+            case _:
+                pass
+
+    async def _show(self, exchange: Exchange, prompt: Prompted, feed: Feed) -> None:
+        """Pass a prompt on to the one who types."""
+        self._reader.prompting = True  # a text's next line has one of its own
+        if prompt.again:
+            feed.ask_again(prompt)
+            return
+        await asyncio.sleep(self._prompt_gap)
+        if exchange.state is State.PROMPTED:
+            feed.open(prompt, self._given)
+
+    def _given(self) -> None:
+        self._happenings.put_nowait(_Given())
+
+    async def _pass_on(self, exchange: Exchange, feed: Feed) -> None:
+        """Write what was typed at a prompt, for as long as it stands."""
+        await self._feeding.pass_on(exchange, feed)
+        if exchange.state is not State.PROMPTED:
+            return
+        if feed.finish is Finish.WHOLE:
+            exchange.data_ended()
+        elif feed.finish is Finish.GIVEN_UP:
+            self._tell(exchange)
+
+    def _tell(self, exchange: Exchange) -> list[Happening]:
+        """Give a command up, and return what it says to that; what it sends is sent."""
+        told = exchange.give_up()
+        for happening in told:
+            if isinstance(happening, Send):
+                self._write(happening.data)
+            else:
+                self._happenings.put_nowait(happening)
+        return told
 
     def _sort(self, token: Token) -> None:
         if self._data_mode.takes(token):
@@ -447,16 +410,14 @@ class Channel:
         if exchange is None:
             return
         self._left = Belonging(exchange.commands)
-        told = [happening.data for happening in exchange.give_up() if isinstance(happening, Send)]
-        for octets in told:
-            self._write(octets)
-        patience = LEAVE
+        told = self._tell(exchange)
+        patience = LEAVE + sum(happening.count for happening in told if isinstance(happening, Fill)) / FILL_RATE
         if not told and not self._data_mode.suspected:  # it can only be waited for (REQ-7)
             due = self._sent_at + exchange.longest - asyncio.get_running_loop().time()
             patience = min(max(LEAVE, due), LEAVE_MAX)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience) as limit:
-                await self._listen(exchange, lambda _: None, None, limit)
+                await self._listen(exchange, lambda _: None, limit)
         self._counted = self._counted or (exchange.counted and exchange.state is not State.ENDED)
         self._sorter.reset()
 
@@ -496,6 +457,10 @@ class Channel:
         if port is not None:
             port.close()
         self.lost(why)
+
+
+class _Given:
+    """Something was typed at a prompt."""
 
 
 _LEAST_WAIT: Final = 0.001

@@ -36,6 +36,10 @@ class Receiver(Protocol):
 class Port(Protocol):
     """An open port."""
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be written."""
+
     def write(self, data: bytes) -> None:
         """Send bytes; never blocks and never raises. A port that takes nothing is lost."""
 
@@ -83,6 +87,13 @@ class _SerialPort(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._lose(str(exc) if exc is not None else "the port was closed")
+
+    @property
+    def unsent(self) -> int:
+        if self._transport is None:
+            return 0
+        waiting: int = self._transport.get_write_buffer_size()
+        return waiting
 
     def write(self, data: bytes) -> None:
         if self._transport is None or self._receiver is None:

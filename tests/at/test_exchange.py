@@ -298,8 +298,6 @@ def test_a_line_of_the_answer(command: str, line: str) -> None:
         ("AT+CGMI", "RING"),
         ("AT+CSQ", "SRING: 6,69"),
         ("AT+CGMI", "SWREADY"),
-        ("AT+CGMI", "> "),
-        ("AT+CGMI", ">>>"),
         ("AT+CGMI", "$GPGGA,095704.000,4542.8,N,01344.2,E,1,8,1.0,70.1,M,,,,0000*56"),
         ("AT", "Telit"),
         ("AT+CSQ", "+COPS: 0"),
@@ -512,6 +510,75 @@ def test_a_text_of_several_lines_is_asked_for_line_by_line() -> None:
     assert exchange.feed(Line("+CMGS: 5", lead=True)) == [Answered(Line("+CMGS: 5", lead=True))]
 
 
+def test_what_is_asked_for_of_one_who_types() -> None:
+    exchange = Exchange(parse('AT+CMGS="1"'), is_fed=True)
+    assert exchange.feed(TEXT) == [Prompted(PromptKind.TEXT)]
+    assert exchange.longest == USUAL
+    again = Prompted(PromptKind.TEXT, again=True)
+    assert exchange.feed(TEXT) == [again]
+    assert exchange.feed(Line("> ", lead=True)) == [again]
+    exchange.gave(7)
+    exchange.data_ended()
+    assert exchange.longest == LONGEST["+CMGS"]
+    assert exchange.feed(TEXT) == [again]
+    assert exchange.feed(Line("OK", lead=True)) == [Ended(OK, lead=True)]
+
+
+@pytest.mark.parametrize("prompt", [TEXT, COUNTED])
+def test_counted_data_of_one_who_types(prompt: Prompt) -> None:
+    exchange = Exchange(parse("AT#SSENDEXT=1,60000"), is_fed=True)
+    assert exchange.feed(prompt) == [Prompted(prompt.kind, 60_000)]
+    assert exchange.counted
+    exchange.gave(60_000)
+    exchange.data_ended()
+    assert exchange.give_up() == [], "no zero bytes any more"
+
+
+def test_a_text_that_is_given_up_ends_with_an_error() -> None:
+    """REQ-6: the OK that ESC is answered with is none."""
+    exchange = Exchange(parse('AT+CMGS="1"'), is_fed=True)
+    exchange.feed(TEXT)
+    assert exchange.give_up() == [Send(ESC)]
+    (ended,) = exchange.feed(Line("OK"))
+    assert isinstance(ended, Ended)
+    assert (ended.why, ended.final.ok) == (Why.GIVEN_UP, False)
+
+
+def test_counted_data_that_are_given_up_are_filled_up() -> None:
+    exchange = Exchange(parse('AT#WSCRIPT="a",60000'), is_fed=True)
+    exchange.feed(COUNTED)
+    exchange.gave(10_000)
+    assert exchange.give_up() == [Fill(50_000)]
+    exchange.gave(20_000)
+    assert exchange.give_up() == [Fill(30_000)], "whoever filled it went away too"
+    assert not exchange.stands
+    (ended,) = exchange.feed(Line("OK"))
+    assert isinstance(ended, Ended)
+    assert (ended.why, ended.filled) == (Why.GIVEN_UP, 50_000)
+
+
+def test_filling_a_prompt_goes_on_where_it_was_left() -> None:
+    exchange = Exchange(parse("AT#SSENDEXT=1,500"))
+    assert exchange.feed(TEXT) == [Fill(500)]
+    exchange.gave(200)
+    assert exchange.give_up() == [Fill(300)]
+    exchange.gave(300)
+    assert exchange.give_up() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("AT#UNKNOWN=1", [Send(ESC)]),
+        ("AT#SSENDEXT=1,05", [Stand()]),
+        ('AT+CSQ;+CMGS="1"', [Send(ESC)]),
+        ("AT", [Send(ESC)]),
+    ],
+)
+def test_one_who_types_is_not_asked_where_the_end_is_not_known(line: str, said: list[Happening]) -> None:
+    assert Exchange(parse(line), is_fed=True).feed(TEXT) == said
+
+
 def test_a_second_commands_prompt_is_left() -> None:
     exchange = Exchange(parse('AT+CMGS="1";+CMGS="2"'), PromptKind.TEXT)
     exchange.feed(TEXT)
@@ -556,6 +623,16 @@ def test_a_prompt_for_nobody_knows_how_many_bytes_is_sent_nothing(line: str) -> 
     assert isinstance(ended, Ended)
     assert (ended.why, ended.filled) == (Why.COUNT, 0)
     assert not exchange.stands
+
+
+@pytest.mark.parametrize(("prompt", "why"), [("> ", Why.PROMPT), (">>>", Why.COUNT)])
+def test_a_result_behind_a_prompt_that_nobody_answered_is_not_the_commands(prompt: str, why: Why) -> None:
+    """The prompt was there first, and took the command for its data."""
+    for command in ("AT+CGMI", "AT"):
+        for echo in ("", f"{command}\r"):
+            said = run(command, f"\r\n{prompt}{echo}\r\nOK\r\n".encode())
+            assert (said.unsolicited, said.answer) == ([(prompt,)], [])
+            assert (said.finals[0].why, said.finals[0].final.ok) == (why, False)
 
 
 def test_a_counted_prompt_behind_the_deadline_is_filled_too() -> None:

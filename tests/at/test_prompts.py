@@ -3,7 +3,7 @@
 
 import pytest
 
-from atrund.at.prompts import FILL_MAX, SIZES, TEXTS, asks, count_of, is_counted
+from atrund.at.prompts import DATA_MAX, FILL_MAX, SIZES, TEXTS, asks, count_of, is_counted, is_served, size_of
 from atrund.at.reader import PromptKind
 from atrund.at.syntax import parse
 
@@ -56,6 +56,39 @@ def test_what_ends_the_data_goes_by_the_command_and_then_by_the_looks(
     commands = parse(line)
     assert is_counted(commands, PromptKind.TEXT) is like_text
     assert is_counted(commands, PromptKind.COUNTED) is like_count
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ('AT#WSCRIPT="a.py",60000', 60_000),
+        ('AT#M2MWRITE="a.bin","12"', 12),
+        ('AT#WSCRIPT="a.py",060000', None),
+        ('AT#WSCRIPT="a.py",0', None),
+        ('AT#WSCRIPT="a.py"', None),
+        ("AT#WSCRIPT=?", None),
+        ("AT#UNKNOWN=1,5", None),
+    ],
+)
+def test_a_size_can_be_meant_in_one_way_only(line: str, size: int | None) -> None:
+    (command,) = parse(line)
+    assert size_of(command) == size
+
+
+@pytest.mark.parametrize(
+    ("line", "served"),
+    [
+        ("AT+CMGS=20", True),
+        ("AT+CMGW", True),
+        (f"AT#SSENDEXT=1,{DATA_MAX}", True),
+        (f"AT#SSENDEXT=1,{DATA_MAX + 1}", False),
+        ("AT#SSENDEXT=1", False),
+        ("AT#MQPUBS=1", False),
+    ],
+)
+def test_data_are_taken_from_one_who_types_where_their_end_is_known(line: str, *, served: bool) -> None:
+    (command,) = parse(line)
+    assert is_served(command) is served
 
 
 def test_commands_that_ask_are_known() -> None:

@@ -77,6 +77,24 @@ def test_a_session_from_login_to_idle() -> None:
     assert session.step(Event.IDLE_TIMEOUT) == (Effect.STOP_TIMER, Effect.CLOSE)
 
 
+def test_a_prompt_and_its_data() -> None:
+    """TCP-5: no line is queued or ignored meanwhile. TCP-7: whoever types nothing then is idle."""
+    assert TRANSITIONS[State.RUNNING][Event.PROMPT].state is State.DATA
+    session = at(State.RUNNING)
+    assert session.step(Event.PROMPT) == (Effect.SHOW_PROMPT, Effect.ARM_IDLE)
+    assert session.step(Event.PROMPT_AGAIN) == (Effect.SHOW_PROMPT,)
+    assert Event.LINE not in TRANSITIONS[State.DATA]
+    assert session.step(Event.DATA_ENDED) == (Effect.STOP_TIMER,)
+    assert session.step(Event.PROMPT_AGAIN) == (Effect.SHOW_PROMPT,)
+    assert session.step(Event.FINAL) == (Effect.ARM_IDLE, Effect.NEXT)
+    assert session.state is State.COMMAND
+
+
+def test_data_that_the_module_wants_no_more_and_those_that_never_end() -> None:
+    assert at(State.DATA).step(Event.FINAL) == (Effect.ARM_IDLE, Effect.NEXT)
+    assert at(State.DATA).step(Event.IDLE_TIMEOUT) == (Effect.STOP_TIMER, Effect.CLOSE)
+
+
 def test_a_bad_login_closes() -> None:
     session = Session()
     for event in LOGIN:
@@ -110,7 +128,7 @@ class Sessions(RuleBasedStateMachine):
                 self.timer = effect
             elif effect is Effect.STOP_TIMER:
                 self.timer = None
-            elif effect in {Effect.EXECUTE, Effect.QUEUE_OR_IGNORE, Effect.NEXT}:
+            elif effect in {Effect.EXECUTE, Effect.QUEUE_OR_IGNORE, Effect.NEXT, Effect.SHOW_PROMPT}:
                 assert self.logged_in
 
     @rule()
@@ -131,7 +149,8 @@ class Sessions(RuleBasedStateMachine):
         if self.session.state in during_login:
             assert self.timer is Effect.ARM_LOGIN
         else:
-            assert self.timer is (Effect.ARM_IDLE if self.session.state is State.COMMAND else None)
+            waits = self.session.state in {State.COMMAND, State.DATA}
+            assert self.timer is (Effect.ARM_IDLE if waits else None)
 
     @invariant()
     def a_timer_that_runs_may_ring(self) -> None:

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.at.exchange import Ended, Why
+from atrund.at.exchange import Ended, Prompted, Why
+from atrund.at.feed import Feed
+from atrund.at.reader import PromptKind
 from atrund.at.syntax import parse
 from atrund.at.times import USUAL
-from atrund.module.channel import ANSWER_MAX, QUIET, STANDING, Answer, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import QUIET, STANDING, Channel
+from atrund.module.feeding import PIECE
+from atrund.module.turn import ANSWER_MAX, Answer, LinkLostError, TimedOutError, Turn, UnfedError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 pytestmark = pytest.mark.looptime
@@ -22,6 +26,7 @@ class BarePort:
     answer: Callable[[bytes], bytes]
 
     def __init__(self) -> None:
+        self.unsent = 0
         self.written: list[bytes] = []
         self.times: list[float] = []
         self.closed = False
@@ -563,6 +568,107 @@ async def test_a_counted_prompt_that_stays_is_answered_after_a_while_and_never_s
     assert await bench.in_step()
     assert b"\x1b" not in bench.port.written
     assert bench.losses == []
+
+
+# Prompts that somebody types at.
+
+
+class Typist:
+    """Gives data when a prompt comes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.prompts: list[Prompted] = []
+        self.feed = Feed(self.asked)
+
+    def asked(self, prompt: Prompted) -> None:
+        self.prompts.append(prompt)
+        if not prompt.again:
+            self.data = self.feed.give(self.data).rest
+
+    async def run(self, bench: Bench, line: str, timeout: float = 60.0) -> Ended:
+        async with bench.channel.turn("tcp") as turn:
+            return await turn.run(parse(line), timeout=timeout, say=lambda _: None, feed=self.feed)
+
+
+async def test_what_is_typed_goes_out_50_ms_behind_the_prompt() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\n> " if data.startswith(b"AT") else b"\r\n> \r\n+CMGS: 1\r\n\r\nOK\r\n"
+    typist = Typist(b"one\rtwo\x1aAT\r")
+    ended = await typist.run(bench, 'AT+CMGS="1"')
+    assert (ended.why, ended.final.ok) == (None, True)
+    assert bench.port.written == [b'AT+CMGS="1"\r', b"one\rtwo\x1a"]
+    assert bench.port.times[1] == pytest.approx(0.05)
+    assert typist.data == b"AT\r"
+    assert typist.prompts == [Prompted(PromptKind.TEXT), Prompted(PromptKind.TEXT, again=True)]
+    assert not typist.feed.is_open
+
+
+async def test_what_is_typed_at_a_prompt_whose_command_ended_goes_nowhere() -> None:
+    bench = Bench()
+    bench.port.answer = lambda data: b"\r\n>>>" if data.startswith(b"AT#") else answers_all(data)
+    bench.port.unsent = PIECE
+    asyncio.get_running_loop().call_later(1, bench.port.say, b"\r\nERROR\r\n")
+    typist = Typist(b"x" * 100)
+    ended = await typist.run(bench, 'AT#WSCRIPT="a",100')
+    assert (ended.why, ended.final.ok) == (None, False)
+    bench.port.unsent = 0
+    assert await bench.in_step()
+    assert not any(b"x" in data for data in bench.port.written)
+    asyncio.get_running_loop().call_later(0.04, bench.port.say, b"\r\nERROR\r\n")
+    assert not (await typist.run(bench, 'AT#WSCRIPT="a",100')).final.ok
+    assert len(typist.prompts) == 1, "it ended before it could be shown"
+
+
+async def test_data_that_do_not_end_in_time_are_no_fault_of_the_modules() -> None:
+    bench = Bench()
+    missing = 100
+
+    def script(data: bytes) -> bytes:
+        nonlocal missing
+        if data.startswith(b"AT#"):
+            return b"\r\n>>>"
+        if missing <= 0:
+            return answers_all(data)
+        missing -= len(data)
+        return b"" if missing > 0 else b"\r\nOK\r\n"
+
+    bench.port.answer = script
+    with pytest.raises(UnfedError, match="did not end within 60 s"):
+        await Typist(b"x" * 40).run(bench, 'AT#WSCRIPT="a",100')
+    assert await bench.in_step()
+    assert bench.port.written[1:3] == [b"x" * 40, bytes(60)]
+
+
+async def test_filling_a_prompt_goes_on_when_its_asker_goes_away() -> None:
+    """Nobody else can give the rest, and the module takes nothing else before it has them."""
+    bench = Bench()
+    size = missing = 3 * PIECE
+
+    def script(data: bytes) -> bytes:
+        nonlocal missing
+        if data.startswith(b"AT#"):
+            return b"\r\n>>>"
+        if missing <= 0:
+            return answers_all(data)
+        missing -= len(data)
+        bench.port.unsent = PIECE
+        return b"" if missing > 0 else b"\r\nOK\r\n"
+
+    bench.port.answer = script
+    task = asyncio.create_task(bench.run(f'AT#WSCRIPT="a",{size}', timeout=300))
+    await asyncio.sleep(1)
+    assert missing == 2 * PIECE
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(3):
+        bench.port.unsent = 0
+        await asyncio.sleep(1)
+    bench.port.unsent = 0
+    assert await bench.in_step()
+    assert missing == 0
+    assert bench.port.written[1:4] == [bytes(PIECE)] * 3
 
 
 # Data mode.

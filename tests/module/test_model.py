@@ -209,6 +209,7 @@ def _end(run: Run) -> End | None:
     ],
     1 << 16,
 )
+@example([Happen("reboot"), Wait(4.0), Say("RING"), Happen("wants 20 bytes")], 1 << 16)  # a prompt before an echo
 def test_whatever_happens_each_asker_gets_its_own_once(steps: list[Step], piece: int) -> None:
     with no_log():
         virtually(_interleave(steps, piece))
@@ -249,7 +250,7 @@ async def _take(step: Step, model: Model, module: SimModule, wire: RecordingWire
         case Wait(seconds):
             await asyncio.sleep(seconds)
         case Say(text):
-            wire.inject(f"\r\n{text}\r\n".encode())
+            wire.say(f"\r\n{text}\r\n".encode())
         case Spoil(How.LATE, seconds):
             wire.late(seconds)
         case Spoil(how, seconds):

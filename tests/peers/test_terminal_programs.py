@@ -153,6 +153,21 @@ def test_gammu_receives_a_message(terminal: Terminal, gammu: Callable[..., "subp
     assert '"+393468686711"' in done.stdout
 
 
+def test_gammu_sends_a_message(terminal: Terminal, gammu: Callable[..., "subprocess.CompletedProcess[str]"]) -> None:
+    done = gammu("sendsms", "TEXT", "+393461234567", "-text", "hello from here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert terminal.look(lambda: terminal.house.sent) == [("+393461234567", "hello from here")]
+
+
+def test_gammu_sends_a_message_of_several_parts(
+    terminal: Terminal, gammu: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    done = gammu("sendsms", "TEXT", "+393461234567", "-len", "400", "-text", "x" * 400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sent = terminal.look(lambda: terminal.house.sent)
+    assert "".join(text for _, text in sent) == "x" * 400
+
+
 @pytest.fixture
 def smstools(terminal: Terminal, tmp_path: Path) -> Iterator[Path]:
     """smsd on the terminal; its folder."""
@@ -193,3 +208,11 @@ def test_smstools_receives_a_message(terminal: Terminal, smstools: Path) -> None
     (message,) = (smstools / "incoming").iterdir()
     until(lambda: "hello from afar" in message.read_text(), "its text")
     assert "From: 393468686711" in message.read_text()
+
+
+def test_smstools_sends_a_message(terminal: Terminal, smstools: Path) -> None:
+    (smstools / "message").write_text("To: 393461234567\n\nhello from here")
+    (smstools / "message").rename(smstools / "outgoing" / "message")
+    until(lambda: any((smstools / "sent").iterdir()), "the message among those sent")
+    assert terminal.look(lambda: terminal.house.sent) == [("+393461234567", "hello from here")]
+    assert not any((smstools / "failed").iterdir())
