@@ -12,6 +12,7 @@ from atrund.ledger import Ledger, StorageError, tables
 from atrund.module.channel import Channel
 from atrund.module.keeper import InStep, Keeper, Lost, Sent
 from atrund.module.ladder import Ladder, LadderRules, Reboot
+from atrund.module.lending import Lending
 from atrund.module.locate import Locator, Snapshot
 from atrund.module.neighbours import Neighbours, Others
 from atrund.module.port import OpenPort
@@ -41,8 +42,12 @@ class Modem:
         on_change: Callable[[], None],
         on_usable: Callable[[], None],
         unsolicited: Callable[[tuple[str, ...]], None],
+        lent: Callable[[str, str, str | None], None] = lambda _who, _what, _why: None,
     ) -> None:
-        """`on_usable`: the first port's module was told to be usable. `unsolicited` gets each code of any port."""
+        """`on_usable`: the first port's module was told to be usable. `unsolicited` gets each code of any port.
+
+        `lent` is told when the ports are lent and taken back: to whom, what, why.
+        """
         self.fanout = Fanout()
         self._config = config
         self._open_port = open_port
@@ -57,6 +62,7 @@ class Modem:
         )
         self.keepers: tuple[Keeper, ...] = ()
         """One a port, made at the start; the first is that of unsolicited codes and SMS."""
+        self.lending = Lending(lambda: self.keepers, tell=lent)
         self.telemetry = Telemetry(every=given.telemetry, channel=self.first, on_change=lambda _: on_change())
         self.neighbours = Neighbours(
             paths=lambda: [keeper.path for keeper in self.keepers if keeper.channel is not None],

@@ -5,19 +5,21 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from atrund.at.syntax import Command
-from atrund.module.channel import Channel, LinkLostError
+from atrund.module.channel import Channel
 from atrund.module.ladder import Ladder, Rung
+from atrund.module.lending import AGAIN_FIRST, AGAIN_LONGEST, Held, elsewhere
 from atrund.module.lifecycle import Effect, Event, State, in_hold, power_event, step
 from atrund.module.port import OpenPort, PortError
 from atrund.module.rungs import run_command, write_reboot
 from atrund.module.tending import FAULTS, OWN, Module, PinKeeping, Tending
+from atrund.module.turn import LinkLostError
 from atrund.module.urc import Fanout
 
 log = structlog.get_logger()
@@ -53,6 +55,7 @@ class Keeper:
         fanout: Fanout,
         on_change: Callable[[Module], None],
         pin: PinKeeping | None = None,
+        held: Held = elsewhere,
     ) -> None:
         self.module = Module()
         self._locate = locate
@@ -76,7 +79,11 @@ class Keeper:
         self._restarts = 0
         """Reboots and power-offs that were told and are still to be gone through."""
         self._overdue: asyncio.Task[None] | None = None
-        self._cause = self._climbed = ""
+        self._cause = self._climbed = self._lent = ""
+        self._look_who_holds = held
+        self._given_back, self._borrower_gone = asyncio.Event(), asyncio.Event()
+        self._neighbours: frozenset[str] = frozenset()
+        """Who had the port open before it was lent."""
         self._said: deque[str] = deque(maxlen=SAID_MAX)
         self._random = random.Random()  # noqa: S311 - spreads openings, guards nothing
         ladder.hear(self._power_told)
@@ -90,6 +97,42 @@ class Keeper:
     def channel(self) -> Channel | None:
         """The port for whoever has a command to run, or None."""
         return self._opened if self.module.state.usable else None
+
+    @property
+    def why_not_lendable(self) -> str:
+        """Why the port can't be lent now, or ""."""
+        if self._held is not None or self._restarts or self._overdue is not None:
+            return "the module was told to restart a moment ago; try again once it has had its time"
+        if self._command is not None and not self._command.done():
+            return "the operator's recovery command runs; try again once it has ended"
+        if not self.module.state.lendable:
+            return f"the module is {self.module.state.value}; try again in a moment"
+        return ""
+
+    async def locate(self) -> str:
+        """Return the device that the port is now. Raises `PortError`."""
+        if self.channel is None:
+            self._path = await self._locate()
+        return self._path
+
+    def lend(self, words: str, before: Collection[str]) -> None:
+        """Close the port and leave it alone until `give_back`, and until nobody has it open but those `before`.
+
+        `words` say to whom. Whoever has the port is not asked: its turn is to be had first.
+        """
+        if why := self.why_not_lendable:
+            raise PortError(why)
+        self._given_back.clear()
+        self._borrower_gone.clear()
+        self._neighbours = frozenset(before)
+        self._lent = words
+        self._step(Event.LEND)
+
+    def give_back(self, *, gone: bool) -> None:
+        """Take the port back as soon as it is free; `gone`: the borrower is, so that he can have no use for it."""
+        self._given_back.set()
+        if gone:
+            self._borrower_gone.set()
 
     async def run(self) -> None:
         """Keep the port for ever."""
@@ -152,6 +195,39 @@ class Keeper:
             case Effect.FORGET:
                 self._pause = FIRST_PAUSE
                 self._ladder.forget(self)
+            case Effect.REST:
+                self._begin(self._rest())
+
+    async def _rest(self) -> Event:
+        """Wait for the port to be given back and closed by all who were lent it; they are said, and nothing else."""
+        try:
+            await self._given_back.wait()
+            pause, words = AGAIN_FIRST, self._lent
+            while still := await self._in_use():
+                if self._new(still):
+                    log.warning("port lent and not free yet", detail=still)
+                self._lent = f"{words}; {still}"
+                self._change()
+                if self._borrower_gone.is_set():
+                    await asyncio.sleep(pause)
+                else:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await self._borrower_gone.wait()
+                pause = min(pause * 2, AGAIN_LONGEST)
+            return Event.GIVEN_BACK
+        finally:
+            self._lent = ""
+
+    async def _in_use(self) -> str:
+        """Return why the port can't be taken back yet, or ""."""
+        look = self._look_who_holds
+        found, complete = await asyncio.get_running_loop().run_in_executor(None, look, self._path)
+        if holders := [holder for holder in found if holder not in self._neighbours]:
+            return f"{self._path} is still open elsewhere: {', '.join(holders)}"
+        if not complete and not self._borrower_gone.is_set():
+            return f"whether {self._path} is still open elsewhere can't be seen, and the borrower's program still runs"
+        return ""
 
     async def _open(self) -> Event:
         if self._opened is not None:
@@ -311,7 +387,8 @@ class Keeper:
     def _change(self, **given: Any) -> None:  # noqa: ANN401 - the fields of Module
         before, after = self.module, replace(self.module, **given)
         radio = after.radio if after.state.usable else ""
-        self.module = replace(after, detail="; ".join(filter(None, (self._cause, self._climbed, radio))))
+        detail = "; ".join(filter(None, (self._lent, self._cause, self._climbed, radio)))
+        self.module = replace(after, detail=detail)
         if self.module != before:
             self._on_change(self.module)
 

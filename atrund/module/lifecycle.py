@@ -32,11 +32,17 @@ class State(enum.Enum):
     STUCK = "stuck"
     REBOOTING = "rebooting"
     OFF_BY_COMMAND = "off by command"
+    LENT = "lent"
 
     @property
     def usable(self) -> bool:
         """Whether commands can be run: the port is set up, whatever the SIM and the network are like."""
         return self in _USABLE
+
+    @property
+    def lendable(self) -> bool:
+        """Whether the port can be lent: not in the middle of something that the module must be watched in."""
+        return Event.LEND in TRANSITIONS[self]
 
 
 class Event(enum.Enum):
@@ -60,6 +66,8 @@ class Event(enum.Enum):
     PAUSE_OVER = "pause over"
     HOLD_OVER = "hold over"
     RUNG_DONE = "rung climbed"
+    LEND = "port lent"
+    GIVEN_BACK = "port given back, and free"
 
 
 class Effect(enum.Enum):
@@ -75,6 +83,7 @@ class Effect(enum.Enum):
     HOLD = "hold the ladder back"
     CLIMB = "climb the next rung"
     FORGET = "begin the ladder anew"
+    REST = "leave the port alone until it is given back and free"
 
 
 _CONDITIONS: Final = {
@@ -90,6 +99,8 @@ _RETURNED: Final = {
 }
 _LOCKED: Final = {Event.PIN_NEEDED: To(State.PIN_NEEDED, (Effect.SET_UP,))}
 _GONE: Final = To(State.ABSENT, (Effect.CLOSE, Effect.PAUSE))
+# Whoever borrows it may update its firmware: nothing is done, opened or counted meanwhile.
+_LEND: Final = {Event.LEND: To(State.LENT, (Effect.CLOSE, Effect.REST))}
 _HUNG: Final = To(State.STUCK, (Effect.CLOSE, Effect.CLIMB))
 # The port stays open: the command's answer is still to come.
 _POWER: Final = {
@@ -112,7 +123,7 @@ def _up(state: State) -> dict[Event, To[State, Effect]]:
 
 
 def _watched(state: State) -> dict[Event, To[State, Effect]]:
-    return {**_up(state), Event.UNSET: To(state, (Effect.SET_UP,))}
+    return {**_up(state), **_LEND, Event.UNSET: To(state, (Effect.SET_UP,))}
 
 
 TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
@@ -122,6 +133,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.OPENED: To(State.WAKING, (Effect.WAKE,)),
         Event.OPEN_FAILED: To(State.ABSENT, (Effect.PAUSE,)),
         Event.LINK_LOST: _GONE,
+        **_LEND,
         **_POWER,
     },
     State.OPENING: {
@@ -149,6 +161,7 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.AWAKE: To(State.SETTING_UP, (Effect.SET_UP,)),
         Event.SILENT: _HUNG,
         Event.LINK_LOST: _GONE,
+        **_LEND,
         **_POWER,
     },
     # The port may stay, go, or come back at any moment of the hold.
@@ -172,6 +185,12 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.LINK_LOST: To(State.OFF_BY_COMMAND, (Effect.CLOSE, Effect.PAUSE)),
         Event.HOLD_OVER: To(State.OFF_BY_COMMAND),
         **_POWER,
+    },
+    State.LENT: {
+        Event.GIVEN_BACK: To(State.OPENING, (Effect.FORGET, Effect.OPEN)),
+        Event.LINK_LOST: _GONE,
+        Event.REBOOT_SENT: To(State.LENT),
+        Event.POWER_OFF_SENT: To(State.LENT),
     },
 }
 

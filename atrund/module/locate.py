@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from atrund.module.channel import Channel, LinkLostError, TimedOutError
+from atrund.module.channel import Channel
 from atrund.module.port import OpenPort, PortError
+from atrund.module.turn import LinkLostError, TimedOutError
 from atrund.usb.names import ByImei, PortNameError, candidates, decide, network_up, parse_name, resolve
 from atrund.usb.sysfs import UsbPort, snapshot
 

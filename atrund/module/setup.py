@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from atrund.at.syntax import Command, Op
-from atrund.module.channel import STEP, TimedOutError, Turn
+from atrund.module.turn import STEP, TimedOutError, Turn
 
 log = structlog.get_logger()
 

@@ -16,7 +16,8 @@ import structlog
 
 from atrund.at.results import Final as FinalResult
 from atrund.at.results import information
-from atrund.module.channel import Answer, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import Channel
+from atrund.module.turn import Answer, LinkLostError, TimedOutError, Turn
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()

@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from atrund.at.syntax import unquote
-from atrund.module.channel import Answer, Channel, LinkLostError, TimedOutError
+from atrund.module.channel import Channel
+from atrund.module.turn import Answer, LinkLostError, TimedOutError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from atrund.module.channel import Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import Channel
 from atrund.module.lifecycle import Event, State
 from atrund.module.setup import (
     Condition,
@@ -26,6 +26,7 @@ from atrund.module.setup import (
     switch_off_services,
     wake,
 )
+from atrund.module.turn import LinkLostError, TimedOutError, Turn
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 from atrund.module.urc import Fanout, Listener
 

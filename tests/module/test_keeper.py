@@ -10,12 +10,12 @@ import structlog
 from atrund.atrun.secrets import Secret
 from atrund.config.values import Module as ModuleConfig
 from atrund.config.values import Recovery
-from atrund.module.channel import LinkLostError, TimedOutError
 from atrund.module.keeper import FIRST_PAUSE, HOLD, LONGEST_PAUSE
 from atrund.module.ladder import LadderRules, Reboot
 from atrund.module.lifecycle import State
 from atrund.module.setup import SERVICES as SERVICE_NAMES
 from atrund.module.tending import AGAIN_MAX, MEMORY_EVERY, WATCH_EVERY, PinKeeping
+from atrund.module.turn import LinkLostError, TimedOutError
 from atrund.sim.faults import Plant
 from atrund.sim.mangle import How, Mangle
 from atrund.sim.module import SimModule

@@ -26,6 +26,7 @@ ACTIVITIES = {
     Effect.PAUSE,
     Effect.PAUSE_SHORTLY,
     Effect.CLIMB,
+    Effect.REST,
 }
 ENDS = {
     Effect.OPEN: {Event.OPENED, Event.OPEN_FAILED, Event.LINK_LOST},
@@ -39,6 +40,7 @@ ENDS = {
     Effect.PAUSE: {Event.PAUSE_OVER},
     Effect.PAUSE_SHORTLY: {Event.PAUSE_OVER},
     Effect.CLIMB: {Event.RUNG_DONE, Event.LINK_LOST},
+    Effect.REST: {Event.GIVEN_BACK, Event.LINK_LOST},
 }  # fmt: skip
 """How each activity may end; `LINK_LOST` is also a fault of our own."""
 
@@ -71,6 +73,10 @@ def test_an_impossible_pair_raises(state: State, event: Event) -> None:
 
 def test_usable_are_the_states_with_a_port_that_is_set_up() -> None:
     assert {state for state in State if state.usable} == USABLE
+
+
+def test_a_port_is_lent_where_nothing_of_the_modules_must_be_watched() -> None:
+    assert {state for state in State if state.lendable} == {*USABLE, State.ABSENT, State.STUCK}
 
 
 def test_a_rung_is_climbed_only_into_stuck_and_never_out_of_a_hold() -> None:
@@ -152,6 +158,11 @@ class Life(RuleBasedStateMachine):
     def somebody_sends(self, event: Event) -> None:
         self.happen(event)
 
+    @precondition(lambda self: self.state.lendable and self.held is None)
+    @rule()
+    def it_is_lent(self) -> None:
+        self.happen(Event.LEND)
+
     @precondition(lambda self: self.held is not None)
     @rule()
     def the_hold_ends(self) -> None:
@@ -170,6 +181,10 @@ class Life(RuleBasedStateMachine):
     def a_hold_is_known_to_every_state_that_it_can_reach(self) -> None:
         assert self.held is None or Event.HOLD_OVER in TRANSITIONS[self.state]
         assert self.state is not State.REBOOTING or self.held is not None, "rebooting for ever"
+
+    @invariant()
+    def a_lent_port_is_left_alone(self) -> None:
+        assert self.state is not State.LENT or (self.activity is Effect.REST and not self.open)
 
     @invariant()
     def what_goes_on_fits_the_port(self) -> None:

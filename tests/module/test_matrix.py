@@ -21,8 +21,9 @@ from atrund.at.syntax import parse
 from atrund.at.times import longest
 from atrund.atrun.request import Door, End, Outcome, Reason
 from atrund.config.values import Module, Sms
-from atrund.module.channel import STANDING, Channel, LinkLostError, TimedOutError
+from atrund.module.channel import STANDING, Channel
 from atrund.module.tending import WATCH_EVERY
+from atrund.module.turn import LinkLostError, TimedOutError
 from atrund.run import Run
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options, Sim

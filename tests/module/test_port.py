@@ -169,3 +169,15 @@ async def test_a_module_that_takes_nothing_is_lost_and_never_blocks(pty: Pty) ->
     assert listener.losses == ["the module takes no data any more"]
     await closed()
     assert asyncio.get_running_loop().time() - begin < 1
+
+
+async def test_what_waits_to_be_written_is_counted(pty: Pty) -> None:
+    port = await open_port(pty.path, 115200, Listener())
+    port.write(b"AT\r")
+    assert port.unsent == 0
+    for _ in range(32):
+        port.write(b"x" * 1024)
+    assert 0 < port.unsent < 32 * 1024, "the kernel keeps some"
+    port.close()
+    assert port.unsent == 0
+    await closed()

@@ -81,6 +81,10 @@ class BarePort:
     def __init__(self) -> None:
         self.did: list[tuple[float, bytes]] = []
 
+    @property
+    def unsent(self) -> int:
+        return 0
+
     def write(self, data: bytes) -> None:
         self.did.append((asyncio.get_running_loop().time(), data))
 

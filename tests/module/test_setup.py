@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from atrund.module.channel import Channel, TimedOutError, Turn
+from atrund.module.channel import Channel
 from atrund.module.setup import (
     PIN_TRIES,
     SERVICES,
@@ -21,6 +21,7 @@ from atrund.module.setup import (
     switch_off_services,
     wake,
 )
+from atrund.module.turn import TimedOutError, Turn
 from atrund.sim import state
 from atrund.sim.faults import Plant
 from atrund.sim.mangle import How, Mangle

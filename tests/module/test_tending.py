@@ -5,11 +5,11 @@ import asyncio
 
 import pytest
 
-from atrund.module.channel import LinkLostError, TimedOutError
 from atrund.module.keeper import HOLD
 from atrund.module.ladder import LadderRules, Reboot
 from atrund.module.lifecycle import State
 from atrund.module.tending import WATCH_EVERY
+from atrund.module.turn import LinkLostError, TimedOutError
 from atrund.module.turns import WaitedTooLongError
 from atrund.sim.faults import Plant
 from atrund.sim.state import Sim
