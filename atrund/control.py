@@ -22,6 +22,10 @@ ID_MAX: Final = 128
 """Longest id that a client may give its request, in characters: room for a uuid with a name before it."""
 
 
+LEND_DEFAULT: Final = 600
+LEND_MAX: Final = 86_400
+"""Seconds that the ports are lent for: a firmware update takes minutes, and who needs a day has forgotten it."""
+
 DOORS: Final = ("sms", "tcp", "mqtt", "local")
 """What a request may name as a door."""
 
@@ -98,11 +102,18 @@ class DoorsRequest:
     doors: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LendRequest:
+    """Lend the module's ports for at most so many seconds, or until this connection ends."""
+
+    seconds: int = LEND_DEFAULT
+
+
 Reading = ExplainRequest | SettingsRequest
 """What changes nothing and tells no secret: for those who may read the status."""
 Administering = ExportRequest | ImportRequest | ResetRequest | DoorsRequest
 """For those who may run commands."""
-Request = AtRequest | StatusRequest | CancelRequest | Reading | Administering
+Request = AtRequest | StatusRequest | CancelRequest | LendRequest | Reading | Administering
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,14 @@ class StatusAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LentAnswer:
+    """The module's ports are lent: the first one's `path`. `over`: the time is, and they are wanted back."""
+
+    path: str
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DoneAnswer:
     """What was asked for is done; `told` is what there is to tell about it."""
 
@@ -155,7 +174,7 @@ class ErrorAnswer:
     mistakes: tuple[str, ...] = ()
 
 
-Answer = AcceptedAnswer | LineAnswer | FinalAnswer | StatusAnswer | DoneAnswer | ErrorAnswer
+Answer = AcceptedAnswer | LineAnswer | FinalAnswer | StatusAnswer | LentAnswer | DoneAnswer | ErrorAnswer
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -324,6 +343,7 @@ _REQUESTS: Final[dict[str, Callable[[_Fields], Request]]] = {
     "export": lambda fields: ExportRequest(fields.truth("secrets")),
     "import": lambda fields: ImportRequest(fields.table_of_unicode("settings")),
     "reset": lambda fields: ResetRequest(fields.texts("keys")),
+    "lend": lambda fields: LendRequest(fields.whole("seconds", 1, LEND_MAX, default=LEND_DEFAULT)),
     "doors": lambda fields: DoorsRequest(fields.one_of("action", ("close", "open")), fields.texts("doors")),
 }
 
@@ -339,6 +359,7 @@ _ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
         detail=fields.text_or_null("detail"),
     ),
     "status": lambda fields: StatusAnswer(fields.table("status")),
+    "lent": lambda fields: LentAnswer(fields.text("path"), fields.truth("over")),
     "done": lambda fields: DoneAnswer(fields.table("told")),
     "error": lambda fields: ErrorAnswer(
         fields.text("message"), fields.texts("mistakes") if fields.has("mistakes") else ()
@@ -355,10 +376,12 @@ _NAMES: Final[dict[type[Any], tuple[str, str]]] = {
     ImportRequest: ("op", "import"),
     ResetRequest: ("op", "reset"),
     DoorsRequest: ("op", "doors"),
+    LendRequest: ("op", "lend"),
     AcceptedAnswer: ("event", "accepted"),
     LineAnswer: ("event", "line"),
     FinalAnswer: ("event", "final"),
     StatusAnswer: ("event", "status"),
+    LentAnswer: ("event", "lent"),
     DoneAnswer: ("event", "done"),
     ErrorAnswer: ("event", "error"),
 }

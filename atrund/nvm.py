@@ -5,14 +5,19 @@ Rules of this file: a value counts only when it is synced to disk; a ledger that
 what the ledger holds and can't be used is said, left as it is, and counts for nothing.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from atrund.atrun import stored
+from atrund.atrun.family.services import clashes
 from atrund.atrun.request import Request
+from atrund.atrun.secrets import MASK
 from atrund.atrun.settings import Settings
+from atrund.atrun.stored import SettingError
 from atrund.clock import Clock, rfc3339
 from atrund.ledger import Ledger, StorageError, nvm
 from atrund.ledger.nvm import Stored
@@ -66,8 +71,37 @@ class Nvm:
         door, peer = request.door.value, request.peer
         await self._ledger.durable(nvm.keep(rows, door=door, peer=peer, ts=ts))
         self._stored |= {key: Stored(key, value, door, peer, ts) for key, value in rows.items()}
-        before, self.settings = self.settings, settings
+        before = self.settings
+        self.settings = before.changed({key: settings.value(key) for key in rows})  # a reset may have come meanwhile
         self.on_change(before)
+
+    async def take(self, values: Mapping[str, Any], request: Request) -> tuple[SettingError, ...]:
+        """Set all of these, given as `export` gives them, or none: returns the mistakes. Raises `StorageError`."""
+        settings, mistakes = self._weigh(values)
+        if not mistakes:
+            await self.keep(settings, values, request)
+        return mistakes
+
+    def export(self, *, secrets: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return what commands set and can be used, as plain values, and the keys left out for their secrets."""
+        given: dict[str, Any] = {}
+        kept_back = []
+        for key, row in self._stored.items():
+            try:
+                settings = Settings().changed({key: stored.load(key, row.value)})
+            except SettingError:
+                continue
+            given[key] = json.loads(stored.dump(settings, key))
+            if not secrets and given[key] != json.loads(stored.shown(settings, key)):
+                del given[key]
+                kept_back.append(key)
+        return given, tuple(kept_back)
+
+    def clash_without(self, keys: Iterable[str]) -> str:
+        """Return what would not go together if these were put back to the file's values, or ""."""
+        left = {key: row.value for key, row in self._stored.items() if key not in set(keys)}
+        settings, _ = stored.from_rows(left, self._base)
+        return clashes(settings) if not clashes(self.settings) else ""
 
     async def reset(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Put settings back to the file's values; returns those that were others. Raises `StorageError`."""
@@ -95,9 +129,31 @@ class Nvm:
             if key in stored.KEYS and self._base.value(key) != self.settings.value(key)
         )
 
+    def origin(self, key: str) -> Stored | None:
+        """Return what set a setting's value, None for the file or a default."""
+        return None if self.locked else self._stored.get(key)
+
+    def unusable(self) -> tuple[SettingError, ...]:
+        """Return what is stored and counts for nothing, and why."""
+        return stored.from_rows({key: row.value for key, row in self._stored.items()}, self._base)[1]
+
     def shown(self) -> Mapping[str, str]:
         """Return every setting's value as text, secrets masked, by key."""
         return {key: stored.shown(self.settings, key) for key in stored.KEYS}
+
+    def _weigh(self, values: Mapping[str, Any]) -> tuple[Settings, tuple[SettingError, ...]]:
+        """Return the settings with these values laid over them, and what is wrong with them, each with its key."""
+        rows = {key: json.dumps(value) for key, value in values.items()}
+        masked = tuple(_masked(key, text) for key, text in rows.items() if _is_masked(key, text))
+        if masked:
+            return self.settings, masked
+        whole = {key: row.value for key, row in self._stored.items()} | rows
+        settings, errors = stored.from_rows(whole, self._base)
+        old = {str(error) for error in self.unusable()}
+        mistakes = tuple(error for error in errors if error.key in rows or str(error) not in old)
+        if not mistakes and (clash := clashes(settings)):
+            mistakes = (SettingError("tcp.instance" if "tcp.instance" in rows else "sms.instance", clash),)
+        return settings, mistakes
 
     def _settle(self) -> None:
         if self.locked:
@@ -107,3 +163,21 @@ class Nvm:
         self.settings, errors = stored.from_rows(rows, self._base)
         for error in errors:
             log.warning("a stored setting is not used", key=error.key, detail=str(error))
+
+
+def _is_masked(key: str, text: str) -> bool:
+    """Whether a value is one that was shown and not exported: taken, it would make the mask the password."""
+    try:
+        settings = Settings().changed({key: stored.load(key, text)})
+    except SettingError:
+        return False
+    kind = stored.KEYS[key]
+    return (
+        kind.secret
+        and MASK in text
+        and stored.dump(settings, key) == json.dumps(json.loads(stored.shown(settings, key)), separators=(",", ":"))
+    )
+
+
+def _masked(key: str, _text: str) -> SettingError:
+    return SettingError(key, "its secret is masked; atrunctl nvm export --secrets gives it")

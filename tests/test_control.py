@@ -15,10 +15,19 @@ from atrund.control import (
     AtRequest,
     CancelRequest,
     ControlError,
+    DoneAnswer,
+    DoorsRequest,
     ErrorAnswer,
+    ExplainRequest,
+    ExportRequest,
     FinalAnswer,
+    ImportRequest,
+    LendRequest,
+    LentAnswer,
     LineAnswer,
     Request,
+    ResetRequest,
+    SettingsRequest,
     StatusAnswer,
     StatusRequest,
     decode_answer,
@@ -31,6 +40,17 @@ REQUESTS = [
     AtRequest('AT+CMGS="é"', timeout_ms=1_000, id="a-1"),
     StatusRequest(),
     CancelRequest(),
+    ExplainRequest("sms", "AT+CFUN=4", "+39347", digest=True),
+    ExplainRequest("tcp", peer="192.0.2.7"),
+    SettingsRequest(),
+    SettingsRequest(("sms", "tcp.port")),
+    ExportRequest(),
+    ExportRequest(secrets=True),
+    ImportRequest({"sms.enabled": True, "sms.whitelist.1": {"number": "+39347"}}),
+    ResetRequest(("sms.urc",)),
+    DoorsRequest("close", ("sms", "mqtt")),
+    LendRequest(),
+    LendRequest(86_400),
 ]
 ANSWERS = [
     AcceptedAnswer("r1"),
@@ -39,8 +59,13 @@ ANSWERS = [
     LineAnswer("control \x1b[2J and \udc80 half a pair"),
     FinalAnswer("ok", "OK", None, 12, "r1"),
     FinalAnswer("rejected", None, "queue_full", 0, "r1"),
+    FinalAnswer("rejected", "+CME ERROR: 3", "policy", 0, "r1", "+CFUN: changes the radio's state"),
     StatusAnswer({"module": {"port": "up", "rssi": 14}, "uptime_s": 3}),
+    DoneAnswer({"closed": ["sms"]}),
+    LentAnswer("/dev/ttyUSB2"),
+    LentAnswer("/dev/ttyUSB2", over=True),
     ErrorAnswer("cmd: missing"),
+    ErrorAnswer("nothing was imported", ("sms.urc: is neither true nor false",)),
 ]
 
 
@@ -93,9 +118,10 @@ def test_a_key_of_a_newer_daemon_is_passed_over() -> None:
         (b'{"op":null}', "op: null given; right is a text"),
         (b'{"op":[]}', "op: a list given; right is a text"),
         (b'{"op":{}}', "op: an object given; right is a text"),
-        (b'{"op":"halt"}', 'op: "halt" is unknown; known are "at", "status" and "cancel"'),
+        (b'{"op":"halt"}', 'op: "halt" is unknown; known are "at", "status", "cancel", "explain", "settings"'),
         (b'{"op":"' + b"x" * 99 + b'"}', 'op: "' + "x" * 40 + r'\u2026" is unknown'),
         (b'{"op":"at"}', "cmd: missing; right is a text"),
+        (b'{"op":"lend","seconds":0}', "seconds: 0 is out of range; right is a whole number from 1 to 86400"),
         (b'{"op":"at","cmd":"\\ud800"}', "cmd: half of a surrogate pair"),
         (b'{"op":"at","cmd":"AT","id":"\\udfff"}', "id: half of a surrogate pair"),
         (b'{"op":"at","cmd":"AT","id":7}', "id: a number given; right is a text of at most 128 characters, or null"),
@@ -111,6 +137,16 @@ def test_a_key_of_a_newer_daemon_is_passed_over() -> None:
             b'{"op":"at","cmd":"AT","timeout":1}',
             '"timeout": unknown key for op "at"; known are cmd, id, op, timeout_ms',
         ),
+        (b'{"op":"explain","door":"fax"}', 'door: "fax" is unknown; right is "sms" or "tcp" or "mqtt" or "local"'),
+        (b'{"op":"explain","door":"sms","digest":1}', "digest: a number given; right is true or false"),
+        (b'{"op":"explain","door":"sms","peer":"\\ud800"}', "peer: half of a surrogate pair"),
+        (b'{"op":"settings","keys":"sms"}', "keys: a text given; right is a list of texts"),
+        (b'{"op":"settings","keys":[7]}', "keys: a list given; right is a list of texts"),
+        (b'{"op":"reset","keys":["\\ud800"]}', "keys: half of a surrogate pair"),
+        (b'{"op":"import"}', "settings: missing; right is an object"),
+        (b'{"op":"import","settings":{"a":["\\ud800"]}}', "settings: half of a surrogate pair"),
+        (b'{"op":"export","secret":true}', '"secret": unknown key for op "export"; known are op, secrets'),
+        (b'{"op":"doors","action":"shut","doors":[]}', 'action: "shut" is unknown; right is "close" or "open"'),
         (b'{"op":"status","cmd":"AT"}', '"cmd": unknown key for op "status"; known are op'),
     ],
 )
@@ -134,6 +170,16 @@ def test_an_answer_that_is_none_is_refused_by_name(line: bytes, message: str) ->
     with pytest.raises(ControlError) as caught:
         decode_answer(line)
     assert message in str(caught.value)
+
+
+def test_what_may_hold_a_secret_is_not_shown_of_a_message() -> None:
+    secret = {"tcp.users.1": {"name": "n", "password": "pl4nted"}}
+    assert "pl4nted" not in repr(ImportRequest(dict(secret))) + repr(DoneAnswer(dict(secret)))
+
+
+def test_what_has_nothing_to_say_is_left_out() -> None:
+    assert json.loads(encode(ErrorAnswer("no"))).keys() == {"event", "message"}
+    assert "detail" not in json.loads(encode(FinalAnswer("ok", "OK", None, 1, "r")))
 
 
 def test_a_message_too_long_to_read_is_not_sent() -> None:

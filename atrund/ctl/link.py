@@ -3,6 +3,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -43,6 +44,11 @@ class Link:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """End the connection both ways, for a thread that still receives: it is told that the other side is gone."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def send(self, line: bytes) -> None:
         """Send a line that ends in LF."""

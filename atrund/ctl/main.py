@@ -12,8 +12,15 @@ from typing import Final, NoReturn
 COMMANDS: Final = {
     "at": "run an AT command line",
     "status": "show the state of the daemon",
+    "lend": "run a program of yours with the module's port",
     "doctor": "examine modules, ports and the daemon",
-    "sms": "read and write short messages in PDU form",
+    "explain": "say what would become of a command line",
+    "doors": "close doors at once, and open them again",
+    "nvm": "show, export, import and reset settings",
+    "whitelist": "who may send ATRUN SMS: add, remove, list",
+    "user": "who may log in over TCP: add, remove, passwd, list",
+    "firewall": "who may connect over TCP: add, remove, list",
+    "sms": "short messages in PDU form; set a password for them",
     "sim": "steer a simulated module",
 }
 """The subcommands, each a module here of that name with `register(subparsers)`, and what they are for."""

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`atrunctl sms`: reads a PDU, and writes one to send to atrund; works without a daemon."""
+"""`atrunctl sms`: reads a PDU, and writes one to send to atrund; works without a daemon but for `password`."""
 
 import argparse
 import json
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Final, Literal
 
+from atrund.ctl.secret import UnusableError, read_file
+from atrund.ctl.whitelist import register_password
 from atrund.sms.alphabet import Alphabet, UnsendableError
 from atrund.sms.digest import DigestError, DigestRequest, DigestResponse, build_request, parse_request, parse_response
 from atrund.sms.pdu import (
@@ -41,8 +42,8 @@ class _BadInputError(Exception):
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `sms` with `decode` and `encode`; each sets `run`, which takes the arguments and returns the exit code."""
-    sms = subparsers.add_parser("sms", help="read and write short messages in PDU form")
+    """Add `sms` with its commands; each sets `run`, which takes the arguments and returns the exit code."""
+    sms = subparsers.add_parser("sms", help="short messages in PDU form; set a password for them")
     commands = sms.add_subparsers(required=True, metavar="COMMAND")
 
     decode = commands.add_parser("decode", help="print every field of a PDU as JSON")
@@ -55,7 +56,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     encode.add_argument("--to", required=True, metavar="NUMBER", help="the module's number, +391234567")
     encode.add_argument("--smsc", metavar="NUMBER", help="service centre; the sending modem's own if left out")
     secret = encode.add_mutually_exclusive_group()
-    secret.add_argument("--password-file", type=Path, metavar="F", help="make a digest SMS with the password in F")
+    secret.add_argument("--password-file", metavar="F", help="make a digest SMS with the password in F")
     secret.add_argument("--password", metavar="P", help="the same, but every user of this machine can see it")
     encode.add_argument("--dcs", type=_octet, metavar="OCTET",
                         help="data coding scheme; default 0x15 with a password, else 0x00")  # fmt: skip
@@ -64,6 +65,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     encode.add_argument("--no-answer", action="store_true", help="run the command, but send no answer (HAT)")
     encode.add_argument("text", metavar="TEXT", help="the command line, AT+COPS?")
     encode.set_defaults(run=run_encode)
+
+    register_password(commands)
 
 
 def run_decode(args: argparse.Namespace) -> int:
@@ -166,11 +169,9 @@ def _password(args: argparse.Namespace) -> str | None:
     password: str | None = args.password
     if args.password_file is not None:
         try:
-            password = args.password_file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-        except OSError as error:
-            raise _BadInputError(f"--password-file: {error.strerror}: {args.password_file}") from None
-        except UnicodeDecodeError:
-            raise _BadInputError(f"--password-file: {args.password_file} is no UTF-8 text") from None
+            password = read_file(args.password_file)
+        except UnusableError as error:
+            raise _BadInputError(str(error)) from None
     if password is not None and len(password) != PASSWORD_LENGTH:
         raise _BadInputError(f"the password has {len(password)} characters, a white list takes just {PASSWORD_LENGTH}")
     return password

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -17,10 +17,34 @@ from atrund import control
 from atrund.atrun.instance import final_words
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.doors.rights import Peer, group_id, how_to_join, peer_of
+from atrund.module.port import PortError
 from atrund.run import Run
 from atrund.runner import Runner
 
 log = structlog.get_logger()
+
+Administer = Callable[[control.Reading | control.Administering, str], Awaitable[control.Answer]]
+"""Carries out what is no command line, for a peer that may, and answers."""
+
+
+class Loan(Protocol):
+    """The module's ports, lent: the first one's device. `over` is set when the time is."""
+
+    path: str
+    over: asyncio.Event
+
+    def give_back(self) -> None:
+        """Give them back; for the second time nothing happens."""
+
+
+Lend = Callable[[str, float], Awaitable[Loan]]
+"""Lends the module's ports to a peer for so many seconds. Raises `PortError`."""
+
+
+async def lends_nothing(_who: str, _seconds: float) -> Loan:
+    """Refuse to lend, where there is nothing to lend."""
+    raise PortError("nothing is lent here")
+
 
 CONNECTIONS_MAX: Final = 16
 """Clients at once: operators and scripts, each short."""
@@ -53,8 +77,8 @@ class LocalDoor:
     """Serves the control socket until closed.
 
     Who may connect is for the socket's `mode` and `group` to say. Of these, members of `status_group` may read the
-    status, and members of `command_group` that and run commands; "" is everybody who connects. Root and the daemon's
-    own user always may.
+    status, and members of `command_group` that, run commands and administer; "" is everybody who connects. Root and
+    the daemon's own user always may.
     """
 
     def __init__(
@@ -65,6 +89,8 @@ class LocalDoor:
         group: str,
         runner: Runner,
         status: Callable[[], Awaitable[dict[str, object]]],
+        administer: Administer,
+        lend: Lend = lends_nothing,
         status_group: str = "",
         command_group: str = "",
     ) -> None:
@@ -75,6 +101,8 @@ class LocalDoor:
         self._rights = Rights()
         self._runner = runner
         self._status = status
+        self._administer = administer
+        self._lend = lend
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
@@ -119,7 +147,15 @@ class LocalDoor:
             writer.write(control.encode(control.ErrorAnswer(f"{CONNECTIONS_MAX} clients are connected already")))
             writer.close()
             return
-        client = _Client(reader, writer, self._runner, self._status, self._rights)
+        client = _Client(
+            reader,
+            writer,
+            self._runner,
+            status=self._status,
+            administer=self._administer,
+            lend=self._lend,
+            rights=self._rights,
+        )
         self._clients.add(task)
         try:
             await client.serve()
@@ -137,13 +173,19 @@ class _Client:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         runner: Runner,
+        *,
         status: Callable[[], Awaitable[dict[str, object]]],
+        administer: Administer,
+        lend: Lend,
         rights: Rights,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._runner = runner
         self._status = status
+        self._administer = administer
+        self._lend = lend
+        self._borrowing: asyncio.Task[None] | None = None
         self._run: Run | None = None
         self._answering: asyncio.Task[None] | None = None
         self._peer = peer_of(writer.get_extra_info("socket"))
@@ -169,11 +211,16 @@ class _Client:
         """Take back what the client asked for, now that it is gone."""
         if self._run is not None:
             self._run.give_up()
-        if self._answering is not None:
-            self._answering.cancel()
+        for task in (self._answering, self._borrowing):
+            if task is not None:
+                task.cancel()
 
     async def _act(self, request: control.Request) -> None:
         no_status, no_commands = self._may_not
+        if isinstance(request, control.Reading | control.Administering):
+            why_not = no_status if isinstance(request, control.Reading) else no_commands
+            await self._say(await self._administered(request, why_not))
+            return
         match request:
             case control.StatusRequest() if no_status:
                 log.warning("status refused", door=Door.LOCAL.value, peer=str(self._peer), detail=no_status)
@@ -185,6 +232,13 @@ class _Client:
                     self._run.give_up()
                 else:
                     await self._say(control.ErrorAnswer("no command runs on this connection"))
+            case control.LendRequest() if no_commands:
+                log.warning("port not lent", door=Door.LOCAL.value, peer=str(self._peer), detail=no_commands)
+                await self._say(control.ErrorAnswer(no_commands))
+            case control.LendRequest() if self._borrowing is not None:
+                await self._say(control.ErrorAnswer("the port was asked for already on this connection"))
+            case control.LendRequest(seconds):
+                self._borrowing = asyncio.get_running_loop().create_task(self._borrow(seconds))
             case control.AtRequest() if no_commands:  # it is written down as any that is refused
                 self._runner.start(
                     self._asked(request), refused=Outcome(End.REJECTED, Reason.AUTH, detail="not in the group for it")
@@ -196,6 +250,27 @@ class _Client:
                     return
                 self._run = self._runner.start(self._asked(request))
                 self._answering = asyncio.get_running_loop().create_task(self._answer(self._run, request.id))
+
+    async def _borrow(self, seconds: int) -> None:
+        """Have the ports until the client goes, which cancels this, and say when the time is over."""
+        try:
+            loan = await self._lend(str(self._peer), seconds)
+        except PortError as error:
+            self._borrowing = None
+            await self._say(control.ErrorAnswer(str(error)))
+            return
+        try:
+            await self._say(control.LentAnswer(loan.path))
+            await loan.over.wait()
+            await self._say(control.LentAnswer(loan.path, over=True))
+        finally:
+            loan.give_back()
+
+    async def _administered(self, request: control.Reading | control.Administering, why_not: str) -> control.Answer:
+        if why_not:
+            log.warning("administration refused", door=Door.LOCAL.value, peer=str(self._peer), detail=why_not)
+            return control.ErrorAnswer(why_not)
+        return await self._administer(request, str(self._peer))
 
     def _asked(self, request: control.AtRequest) -> Request:
         return Request(
@@ -222,11 +297,16 @@ class _Client:
                     reason=outcome.reason.value if outcome.reason else None,
                     duration_ms=outcome.duration_ms,
                     rid=run.request.rid,
+                    detail=outcome.detail or None,
                 )
             )
 
     async def _say(self, answer: control.Answer) -> None:
-        self._writer.write(control.encode(answer))
+        try:
+            line = control.encode(answer)
+        except control.ControlError as error:
+            line = control.encode(control.ErrorAnswer(f"the answer is too long; ask for less at once: {error}"))
+        self._writer.write(line)
         try:
             async with asyncio.timeout(SLOW_READER):
                 await self._writer.drain()

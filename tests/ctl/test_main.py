@@ -58,7 +58,7 @@ def test_a_wrong_word_exits_with_2(capsys: Capture, arguments: list[str], words:
     assert ("Did you mean" in error) == ("Did you mean" in words)
 
 
-@pytest.mark.parametrize("command", ["status", "at", "sim"])
+@pytest.mark.parametrize("command", ["status", "at", "sim", "explain", "doors", "nvm", "whitelist", "user"])
 def test_starts_without_what_it_does_not_need(command: str) -> None:
     code = f"import sys; from atrund.ctl.main import build; build([{command!r}]); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30)

@@ -40,6 +40,14 @@ def holders(settings: Settings) -> dict[int, tuple[Service, ...]]:
     return held
 
 
+def clashes(settings: Settings) -> str:
+    """Return which services that can't share an instance are on one (CMD-2), or ""."""
+    for number, services in holders(settings).items():
+        if not any(set(services) <= set(sharing) for sharing in (_SHARING, _TCP)):
+            return f"instance {number} would be held by {' and '.join(service.value for service in services)}"
+    return ""
+
+
 def refuse_while_on(settings: Settings, *services: Service) -> None:
     """Raise `Refused` while one of these services is on."""
     for service in services:
