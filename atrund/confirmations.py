@@ -14,10 +14,23 @@ import structlog
 
 from atrund.at.syntax import parse
 from atrund.atrun.request import Door, Request
-from atrund.atrun.undo import CONFIRM_AFTER, OPEN_MAX, Armed, Event, Life, Plan, State, UndoImpossible, retry_after
+from atrund.atrun.undo import (
+    CONFIRM_AFTER,
+    OPEN_MAX,
+    Armed,
+    Event,
+    Life,
+    Plan,
+    State,
+    UndoImpossible,
+    retry_after,
+    together,
+    undoing,
+)
 from atrund.ledger import Ledger, StorageError, nvm
 from atrund.mirror import Mirror
-from atrund.module.channel import STEP, Channel, LinkLostError, TimedOutError, Turn
+from atrund.module.channel import Channel
+from atrund.module.turn import STEP, LinkLostError, TimedOutError, Turn
 from atrund.module.turns import URGENT, QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()
@@ -26,6 +39,9 @@ UNDO_TIMEOUT: Final = 180.0
 """Seconds for one command of an undo: +COPS=0 searches for a network (3GPP TS 27.007 7.3)."""
 LOAD_RETRY: Final = 60.0
 """Seconds between two tries to read what waits, while the ledger can't be read."""
+
+TICK: Final = 0.001
+"""Seconds that sums of times may be off by: a wait that ended a little early must not begin again and again."""
 
 
 class NotArmedError(Exception):
@@ -111,10 +127,11 @@ class Confirmations:
         while True:
             self._news.clear()
             now = self._ledger.run
-            due = [one for one in self._open.values() if one.next <= now]
-            for one in due:
-                await self._undo(one)
+            due = [one for one in self._open.values() if one.next <= now + TICK]
             if due:
+                oldest = min(one.armed.id for one in due)
+                group = together(one.armed for id_, one in self._open.items() if id_ >= oldest)
+                await self._undo([self._open[armed.id] for armed in group])
                 continue
             first = min((one.next for one in self._open.values()), default=None)
             try:
@@ -138,36 +155,39 @@ class Confirmations:
                     self._open.setdefault(armed.id, _Open(armed, Life(State.ARMED), next=armed.due))
             return
 
-    async def _undo(self, one: _Open) -> None:
-        if one.life.state is State.ARMED:
-            one.life.step(Event.TIME_OVER)
-            self._tell(one, "not confirmed in time")
-        why = await self._run_undo(one)
-        if one.armed.id not in self._open:  # confirmed meanwhile
-            return
+    async def _undo(self, group: list[_Open]) -> None:
+        """Undo one whose time is over, and with it the younger ones that rest on it."""
+        for one in group:
+            if one.life.state is State.ARMED:
+                one.life.step(Event.TIME_OVER)
+                self._tell(one, "not confirmed in time")
+        why = await self._run_undo(group)
         if not why:
             try:
-                await self._ledger.durable(nvm.disarm(one.armed.id))
+                await self._ledger.durable(*(nvm.disarm(one.armed.id) for one in group))
             except StorageError as error:
                 why = str(error)  # undone, and undone once more: an undo sets what was there before
-            else:
-                if self._open.pop(one.armed.id, None) is not None:  # else confirmed meanwhile
-                    one.life.step(Event.OK)
-                    self._tell(one, "undone")
-                return
-        one.tries += 1
-        one.next = self._ledger.run + retry_after(one.tries)
-        log.warning("undo failed", id=one.armed.rid, detail=why, tries=one.tries)
+        for one in group:
+            if one.armed.id not in self._open:  # confirmed meanwhile
+                continue
+            if not why:
+                one.life.step(Event.OK)
+                del self._open[one.armed.id]
+                self._tell(one, "undone")
+                continue
+            one.tries += 1
+            one.next = self._ledger.run + retry_after(one.tries)
+            log.warning("undo failed", id=one.armed.rid, detail=why, tries=one.tries)
 
-    async def _run_undo(self, one: _Open) -> str:
+    async def _run_undo(self, group: list[_Open]) -> str:
         """Run each command of the undo as a line of its own, so that one that fails holds up none; why any did."""
         channel = self._channel()
         if channel is None:
             return "the module is absent or being set up"
         failed = []
         try:
-            async with channel.turn(URGENT, what="undo", rid=one.armed.rid) as turn:
-                for command in parse(one.armed.undo):
+            async with channel.turn(URGENT, what="undo", rid=group[0].armed.rid) as turn:
+                for command in undoing(one.armed for one in group if one.armed.id in self._open):
                     final = (await turn.ask(f"AT{command}", timeout=UNDO_TIMEOUT)).final
                     failed += [] if final.ok else [f"{command.name}: {final.text}"]
         except (LinkLostError, TimedOutError, QueueFullError, WaitedTooLongError) as error:

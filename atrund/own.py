@@ -60,6 +60,8 @@ class Own:
         """What the module reports, as far as is known."""
         self.on_reports: Callable[[], None] = lambda: None
         """Told when the instances may want other reports than the module gives."""
+        self.needs: Callable[[], reporting.Reporting] = lambda: NEEDED
+        """What the daemon itself has the module report now."""
         self._nvm = nvm
         self._services = services
         self._policies = policies
@@ -72,13 +74,18 @@ class Own:
         """The settings in force."""
         return self._nvm.settings
 
+    @property
+    def changing(self) -> asyncio.Lock:
+        """What is held while settings change, so that of two changes none is lost."""
+        return self._one_at_a_time
+
     def interface(self, instance: int) -> Interface:
         """Return what an instance has set; at first what its stored profile holds (CMD-1)."""
         return self._interfaces.get(instance) or self.settings.instance[instance - 1].at_start
 
     def reports(self) -> dict[str, reporting.Setting]:
         """Return what the module is to report: what the daemon needs and what each instance asked for (CMD-3)."""
-        return reporting.union(NEEDED, (self.interface(number).reports for number in range(1, INSTANCES + 1)))
+        return reporting.union(self.needs(), (self.interface(number).reports for number in range(1, INSTANCES + 1)))
 
     def policy(self, door: Door) -> DoorPolicy:
         """Return what is allowed at a door."""
@@ -103,6 +110,9 @@ class Own:
 
     async def execute(self, command: Command, request: Request) -> Reply:
         """Answer a command and carry it out, to its end even if its asker goes meanwhile: disk and services agree."""
+        reply = self.answer(command, request)
+        if not self._changes(reply, request):  # a disk that hangs keeps nobody from reading
+            return reply
         work = asyncio.get_running_loop().create_task(self._execute(command, request), name="own command")
         self._under_way.add(work)
         work.add_done_callback(self._under_way.discard)
@@ -111,7 +121,13 @@ class Own:
     def reports_after(self, reply: Reply, instance: int) -> dict[str, reporting.Setting]:
         """Return what the module is to report once a reply counts."""
         others = (self.interface(number).reports for number in range(1, INSTANCES + 1) if number != instance)
-        return reporting.union(NEEDED, (reply.interface.reports, *others))
+        return reporting.union(self.needs(), (reply.interface.reports, *others))
+
+    def _changes(self, reply: Reply, request: Request) -> bool:
+        if not reply.ok:
+            return False
+        inside = (reply.interface, reply.delays) != (self.interface(request.instance), self.delays)
+        return inside or bool(reply.wrote or reply.effects)
 
     async def _execute(self, command: Command, request: Request) -> Reply:
         async with self._one_at_a_time:

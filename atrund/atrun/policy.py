@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from atrund.at.prompts import is_served
 from atrund.at.syntax import Command, Op
 from atrund.atrun.hazards import HAZARDS, Undo, acts, dialled, hazard_of, number
 from atrund.atrun.request import Door, Reason
@@ -200,7 +201,7 @@ def _never(command: Command, asker: Asker, policy: DoorPolicy, abilities: Abilit
         return _administers(command, asker, policy)
     if (meant := _mistakable(command)) is not None:
         return Refusal(Reason.POLICY, "name", f"no command of the module, which may take it for {meant}")
-    if command.name in PROMPTING and acts(command) and not abilities.prompts:
+    if command.name in PROMPTING and acts(command) and not (abilities.prompts and is_served(command)):
         return Refusal(
             Reason.PROMPT_UNSUPPORTED, "prompt", f"{command.name} waits for data, which cannot be given here"
         )

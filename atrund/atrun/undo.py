@@ -87,6 +87,41 @@ class Armed:
         return f"#ATRUNCONFIRM: {self.id},{self.minutes(now)}"
 
 
+def together(open_: Iterable[Armed]) -> tuple[Armed, ...]:
+    """Return the oldest, and those after it that set what it or one of these sets: what they would set back is gone."""
+    oldest, *younger = sorted(open_, key=lambda one: one.id)
+    subjects = _subjects(oldest)
+    found = [oldest]
+    for one in younger:
+        if subjects & (others := _subjects(one)):
+            subjects |= others
+            found.append(one)
+    return tuple(found)
+
+
+def undoing(armed: Iterable[Armed]) -> tuple[Command, ...]:
+    """Return the commands that undo all these, each thing once: to what was there before the oldest."""
+    commands: dict[_Subject, Command] = {}
+    for one in sorted(armed, key=lambda one: one.id, reverse=True):
+        for command in parse(one.undo):
+            commands.pop(_subject(command), None)
+            commands[_subject(command)] = command
+    return tuple(commands.values())
+
+
+_Subject = tuple[str, str]
+_BY_CONTEXT: Final = frozenset({"+CGDCONT", "#SGACT"})
+"""Commands that set one thing for each <cid>, their first argument."""
+
+
+def _subject(command: Command) -> _Subject:
+    return command.name, (*arguments(command.args), "")[0] if command.name in _BY_CONTEXT else ""
+
+
+def _subjects(armed: Armed) -> set[_Subject]:
+    return {_subject(command) for command in parse(armed.undo)}
+
+
 def _same(made: Command, given: Command) -> bool:
     """Whether the undo sets what the command set, however it is spelled: then the command changes nothing."""
     return (made.name, made.op) == (given.name, given.op) and _plain(made) == _plain(given)

@@ -52,7 +52,7 @@ UNDOABLE = [
     ('+CGDCONT=3,"IP","x"', ['+CGDCONT: 1,"IP","catm","",0,0'], "AT+CGDCONT=3"),
     ("+CGDCONT=02", ['+CGDCONT: 2,"IP","b"'], 'AT+CGDCONT=2,"IP","b"'),
     ("#SGACT=1,0", ["#SGACT: 1,1"], "AT#SGACT=1,1"),
-    ("#SGACT=2,0", ["#SGACT: 1,1", "#SGACT: 2,0"], "AT#SGACT=2,0"),
+    ("#SGACT=2,0", ["#SGACT: 1,1", "#SGACT: 2,0"], ""),  # it is down already: nothing is to be undone
     ("#GPRS=0", ["#GPRS: 1"], "AT#GPRS=1"),
     ("S0=1", ["000"], "ATS0=000"),
 ]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.at.reader import Line
+from atrund.at.exchange import Prompted
+from atrund.at.reader import Line, PromptKind
 from atrund.at.results import classify
 from atrund.at.syntax import LINE_MAX, LineRefused, parse
 from atrund.atrun.instance import (
@@ -19,6 +20,7 @@ from atrund.atrun.instance import (
     frame_line,
     show_final,
     show_line,
+    show_prompt,
     show_unsolicited,
 )
 from atrund.atrun.interface import Interface
@@ -315,3 +317,9 @@ def test_an_unsolicited_code_is_shown_as_the_instance_asked(
     lines: tuple[str, ...], interface: Interface, shown: str
 ) -> None:
     assert show_unsolicited(lines, interface) == shown
+
+
+def test_prompts_look_as_the_modules_own() -> None:
+    """TS 27.005 3.5.1: 13, 10, 62, 32."""
+    assert show_prompt(Prompted(PromptKind.TEXT)) == "\r\n> "
+    assert show_prompt(Prompted(PromptKind.COUNTED, 3)) == "\r\n>>>"

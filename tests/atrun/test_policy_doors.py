@@ -144,7 +144,14 @@ def test_a_door_that_carries_data_takes_prompts() -> None:
     """REQ-6."""
     able = Abilities(prompts=True)
     assert decide(parse('AT+CMGS="+39"'), SMS, policy(), able).decision is Decision.ALLOWED
+    assert decide(parse('AT#WSCRIPT="a",60000'), SMS, policy(), able).decision is Decision.ALLOWED
     assert decide(parse('AT#FTPPUT="f",1'), SMS, policy(), able).decision is Decision.REFUSED
+
+
+@pytest.mark.parametrize("line", ['AT#WSCRIPT="a",010', "AT#SSENDEXT=1", "AT#MQPUBS=1", 'AT+CMGS="1";#APLAY=1'])
+def test_no_door_takes_a_prompt_whose_end_is_not_known(line: str) -> None:
+    """What a module would take less of, it would take the rest of for commands that nobody judged."""
+    assert said(decide(parse(line), SMS, policy(), Abilities(prompts=True))) == (Decision.REFUSED, "prompt")
 
 
 def test_a_port_of_ones_own_may_turn_into_a_data_connection() -> None:

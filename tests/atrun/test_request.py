@@ -146,7 +146,8 @@ TestLives = Lives.TestCase
 
 
 @pytest.mark.parametrize(
-    ("door", "again"), [(Door.SMS, True), (Door.MQTT, True), (Door.TCP, False), (Door.LOCAL, False)]
+    ("door", "again"),
+    [(Door.SMS, True), (Door.MQTT, True), (Door.TCP, False), (Door.LOCAL, False), (Door.MONITOR, False)],
 )
 def test_which_transports_deliver_again(door: Door, *, again: bool) -> None:
     assert door.delivers_again is again

@@ -83,3 +83,12 @@ def test_answers_are_refusals_and_no_longer_than_what_was_asked(stream: bytes) -
 @given(st.binary())
 def test_doubled_bytes_come_out_as_they_were(text: bytes) -> None:
     assert Telnet().feed(text.replace(b"\xff", b"\xff\xff")) == (text, b"")
+
+
+def test_who_speaks_telnet() -> None:
+    """An octet 255 alone may be a file's; one that is followed by a verb is not."""
+    peer = Telnet()
+    peer.feed(b"hello\xff\xff")
+    assert not peer.spoken
+    peer.feed(b"\xff\xfd\x01")
+    assert peer.spoken

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from atrund.at.syntax import parse
+from atrund.atrun.policy import LOCAL_DEFAULT, Asker, decide
 from atrund.atrun.undo import (
     RETRY_LAST,
     TRANSITIONS,
@@ -16,6 +18,8 @@ from atrund.atrun.undo import (
     confirmed_id,
     listing,
     retry_after,
+    together,
+    undoing,
 )
 from atrund.table import IllegalTransition
 
@@ -131,3 +135,44 @@ class Undos(RuleBasedStateMachine):
 
 
 TestUndos = Undos.TestCase
+
+
+def armed(id_: int, undo: str) -> Armed:
+    return Armed(id_, undo, due=float(id_))
+
+
+def test_what_rests_on_an_undone_one_is_undone_with_it() -> None:
+    waiting = [
+        armed(4, "AT+CGATT=1"),
+        armed(1, "AT+CFUN=1"),
+        armed(2, "AT+COPS=0;+CFUN=4"),
+        armed(3, "AT+COPS=2"),
+    ]
+    group = together(waiting)
+    assert [one.id for one in group] == [1, 2, 3], "the third rests on the second"
+    assert [str(command) for command in undoing(group)] == ["+COPS=0", "+CFUN=1"]
+
+
+def test_contexts_are_things_of_their_own() -> None:
+    waiting = [armed(1, 'AT+CGDCONT=1,"IP","a"'), armed(2, 'AT+CGDCONT=2,"IP","b"'), armed(3, "AT+CGDCONT=1")]
+    assert [one.id for one in together(waiting)] == [1, 3]
+    assert [str(command) for command in undoing(waiting)] == ['+CGDCONT=2,"IP","b"', '+CGDCONT=1,"IP","a"']
+
+
+@pytest.mark.parametrize(
+    ("line", "answer", "undo"),
+    [
+        ("AT+CFUN=1", "+CFUN: 1", ""),
+        ("AT+CFUN=01", "+CFUN: 1", ""),
+        ("AT+CFUN=4", "+CFUN: 1", "AT+CFUN=1"),
+        ('AT+CFUN="1"', "+CFUN: 1", "AT+CFUN=1"),
+        ("AT+COPS=2", "+COPS: 2", ""),
+        ('AT+CSCA="0039",129', '+CSCA: "39",129', 'AT+CSCA="39",129'),
+        ("AT#SGACT=1,0", "#SGACT: 1,0", ""),
+        ("AT#SGACT=1,0", "#SGACT: 1,1", "AT#SGACT=1,1"),
+    ],
+)
+def test_what_is_there_already_needs_no_undo(line: str, answer: str, undo: str) -> None:
+    plan = decide(parse(line), Asker(), LOCAL_DEFAULT).plan
+    assert plan is not None
+    assert plan.undo_line(dict.fromkeys(plan.reads, (answer,))) == undo

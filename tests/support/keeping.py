@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
-from atrund.module.channel import Answer, Channel
+from atrund.module.channel import Channel
 from atrund.module.keeper import Keeper
 from atrund.module.ladder import Ladder, LadderRules
+from atrund.module.lending import Lending
 from atrund.module.lifecycle import State
 from atrund.module.port import Port, PortError, Receiver
 from atrund.module.tending import Module, PinKeeping
+from atrund.module.turn import Answer
 from atrund.module.urc import Fanout
 from atrund.sim.module import SimModule
 from atrund.sim.quirks import QuirkValue
@@ -140,9 +142,16 @@ class Bench:
                 fanout=self.fanout,
                 on_change=self._changed(number),
                 pin=pin if number == 0 else None,
+                held=self._holders,
             )
             for number, line in enumerate(self.lines)
         ]
+        self.lending = Lending(lambda: self.keepers, tell=self._lent, held=self._holders)
+        self.loans: list[tuple[str, str]] = []
+        """What was told of loans: to whom, and what."""
+        self.holders: dict[str, list[str]] = {}
+        """Who else has a port open, by its name."""
+        self.sees_all = True
         self.tasks: list[asyncio.Task[None]] = []
         self._before = [State.OFF] * ports
         self._change = asyncio.Event()
@@ -207,6 +216,12 @@ class Bench:
         """What holds in every test."""
         for task in self.tasks:
             assert not task.done(), "a keeper ended"
+
+    def _holders(self, path: str) -> tuple[list[str], bool]:
+        return list(self.holders.get(path, ())), self.sees_all
+
+    def _lent(self, who: str, what: str, _why: str | None) -> None:
+        self.loans.append((who, what))
 
     def _code(self, lines: tuple[str, ...]) -> None:
         self.codes.append(lines)

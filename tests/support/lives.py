@@ -29,6 +29,15 @@ class Disk(AtOnce):
             self.broken = "killed"
         super().submit(job)
 
+    def refuse(self, why: str) -> None:
+        """Be broken from the next job on, also for a daemon that is to be started."""
+
+        def dies() -> bool:
+            self.broken = why
+            return False
+
+        self.dies = dies
+
     def close(self, timeout: float) -> None:
         del timeout
 
@@ -74,6 +83,9 @@ class Lives:
         """Kill it now."""
         assert self._daemon is not None
         await crash(self._daemon)
+        if self._daemon.tcp is not None:  # the kernel closes what a process leaves open
+            self._daemon.tcp.shut()
+            await asyncio.sleep(0.01)
         self._daemon, self._left = None, None
         self.disk.broken = ""
 

@@ -133,6 +133,7 @@ class WireEnd:
     def __init__(self, wire: Wire, receiver: Receiver) -> None:
         self.sim = wire.module.add_port(self.say)
         self._wire = wire
+        self.unsent = 0
         self._receiver: Receiver | None = receiver
         self._last = 0.0
 
