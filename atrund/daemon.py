@@ -10,9 +10,10 @@ from typing import Any, Final
 import structlog
 
 from atrund import __version__, broker, making, records
+from atrund.admin import Admin, Facts
 from atrund.at.syntax import LINE_MAX
 from atrund.atrun.family import forms
-from atrund.atrun.request import Request
+from atrund.atrun.request import Door, Request
 from atrund.clock import Clock, SystemClock
 from atrund.config import Config
 from atrund.confirmations import Confirmations
@@ -24,6 +25,7 @@ from atrund.mirror import Mirror
 from atrund.modem import Modem
 from atrund.module.channel import Channel
 from atrund.module.keeper import Keeper
+from atrund.module.lifecycle import State
 from atrund.module.locate import Snapshot
 from atrund.module.neighbours import Others
 from atrund.module.port import OpenPort, open_port
@@ -85,6 +87,7 @@ class Daemon:
             on_change=self._module_changed,
             on_usable=self._module_usable,
             unsolicited=self._unsolicited,
+            lent=self._lent,
         )
         self.nvm = Nvm(making.file_settings(config), ledger=ledger, clock=clock, locked=config.locked)
         self.confirmations = Confirmations(
@@ -100,20 +103,41 @@ class Daemon:
         self.instances = Instances(self.own, self.modem.fanout)
         self.reporter = Reporter(self.own, self.modem.first)
         ways = Ways(
-            self.modem.idlest, self.modem.first, ledger, self._mirror, self.own, self.confirmations, self._overdue
+            self.modem.idlest,
+            self.modem.first,
+            ledger,
+            self._mirror,
+            self.own,
+            self.confirmations,
+            self._overdue,
+            lambda: self.modem.lending.words,
         )
         self.runner = Runner(ways)
         means = making.Means(self.runner, ledger, self._mirror, clock, self.own, self.instances, self._told_of)
+        self.monitor = making.monitor_door(means, self.modem.store, self.modem.fanout)
+        self.own.needs = self.monitor.needs
         self.services = Services(
             settings=lambda: self.nvm.settings,
-            sms=making.sms_door(config.sms, means, self.modem.store, self.modem.fanout),
+            sms=making.sms_door(config.sms, means, self.modem.store, self.modem.fanout, self.monitor.sms),
             make_tcp=lambda: making.tcp_door(config.tcp, means),
+            monitor=self.monitor,
             confirmations=self.confirmations,
             on_change=self._module_changed,
         )
         self.nvm.on_change = self.services.follow
         self.mqtt, self.broker = making.mqtt_door(config.mqtt, means)
-        self.local = making.local_door(config.local, means, self.status)
+        if self.mqtt is not None:
+            self.mqtt.is_closed = lambda: Door.MQTT in self.services.closed
+        facts = Facts(
+            firewall=lambda: making.firewall(config.tcp, self.nvm.settings.tcp),
+            mqtt=config.mqtt.enabled,
+            remote_at=config.mqtt.remote_at,
+            confirm_after=config.policy.confirm_after,
+        )
+        self.admin = Admin(
+            own=self.own, nvm=self.nvm, services=self.services, mirror=self._mirror, ledger=ledger, facts=facts
+        )
+        self.local = making.local_door(config.local, means, self.status, self.admin.handle, self.modem.lending.lend)
         self.terminals = making.terminal_door(config.local, means)
         self._told: dict[str, object] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,7 +155,9 @@ class Daemon:
         if self.terminals is not None:
             await self.terminals.start()
             self.services.held.append(self.terminals)
-        await self.services.begin()
+        # What a command set must not keep every other door shut for ever.
+        by_command = {hidden.key for hidden in self.nvm.hidden()}
+        await self.services.begin(must_listen=not by_command & {"tcp.enabled", "tcp.port"})
         if self.mqtt is not None and self.broker is not None:
             await self.mqtt.take_up()
             self._keep(self.broker.run(), "broker")
@@ -141,6 +167,7 @@ class Daemon:
             self._keep(work, name)
         self._keep(self.sms.run(), "sms door")
         self._keep(self.instances.run(), "instances")
+        self._keep(self.monitor.run(), "event monitor")
         self._keep(self.reporter.run(), "reporter")
         self._keep(self.confirmations.run(), "confirmations")
         self._keep(self._prune_for_ever(), "prune")
@@ -180,7 +207,12 @@ class Daemon:
             "requests": {"running": self.runner.running, "waiting": self.modem.waiting()},
             "queue": self.modem.queues(),
             "sms": {"state": self.sms.state},
-            "settings": {"failure": self.nvm.failure, "hidden": [asdict(hidden) for hidden in self.nvm.hidden()]},
+            "doors": {"closed": self.admin.closed},
+            "settings": {
+                "locked": self.nvm.locked,
+                "failure": self.nvm.failure,
+                "hidden": [asdict(hidden) for hidden in self.nvm.hidden()],
+            },
             "tcp": {
                 "state": "off" if self.tcp is None else "open",
                 "ports": [] if self.tcp is None else list(self.tcp.ports),
@@ -244,7 +276,12 @@ class Daemon:
             payload = records.urc_record(self._mirror.stamp(), lines)
             self.broker.publish(f"{self._mirror.base}urc", payload, {})
 
+    def _lent(self, who: str, what: str, why: str | None) -> None:
+        self._ledger.behind(*self._mirror.session(Door.LOCAL, who, what, why))
+
     def _module_changed(self) -> None:
+        state, registration = self.module.state, self.module.registration
+        self.monitor.module_is(usable=state.usable, away=state in _AWAY, registration=registration)
         self._notify.status(self._status_line())
         self._tell_state()
 
@@ -275,7 +312,7 @@ class Daemon:
             "mqtt": self.mqtt is not None,
             "local": self.local is not None,
         }
-        return [name for name, there in is_open.items() if there]
+        return [name for name, there in is_open.items() if there and name not in self.admin.closed]
 
     def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -302,6 +339,8 @@ class Daemon:
             await asyncio.sleep(interval)
 
 
+_AWAY: Final = frozenset({State.ABSENT, State.REBOOTING, State.OFF_BY_COMMAND})
+"""States behind which the module registers anew."""
 _TASK_END: Final = 5.0
 """Seconds for a cancelled room to end: closing a socket and a paho thread takes a second at most."""
 

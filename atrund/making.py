@@ -7,14 +7,18 @@ from ipaddress import IPv4Address, IPv6Address
 
 from atrund import config, records
 from atrund.atrun.family.forms import Service
-from atrund.atrun.policy import DoorPolicy
+from atrund.atrun.firewall import Rule as FirewallRule
+from atrund.atrun.policy import DEFAULTS, DoorPolicy
 from atrund.atrun.request import Door
 from atrund.atrun.rules import Hazards, Verb
+from atrund.atrun.secrets import mask_line
 from atrund.atrun.settings import FIREWALL_MAX, LOGINS_MAX, WHITE_LIST_MAX, Login, Rule, Settings, slots
+from atrund.atrun.settings import Tcp as TcpSettings
 from atrund.broker import Broker, BrokerSettings
 from atrund.clock import Clock
 from atrund.doors.connection import Means as SessionMeans
-from atrund.doors.local import LocalDoor
+from atrund.doors.local import Administer, Lend, LocalDoor
+from atrund.doors.monitor import MonitorDoor
 from atrund.doors.mqtt import SUBSCRIPTIONS, MqttDoor, MqttRules
 from atrund.doors.sms import SmsDoor, SmsRules
 from atrund.doors.tcp import TcpDoor, TcpRules
@@ -26,6 +30,9 @@ from atrund.module.store import Store
 from atrund.module.urc import Fanout
 from atrund.own import Own
 from atrund.runner import Runner
+
+Heard = Callable[[str, int, str], None]
+"""Takes the memory, the index and the PDU of a message, "" for one that was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +82,27 @@ def file_settings(given: config.Config) -> Settings:
 def policies(given: config.Policy) -> dict[Door, DoorPolicy]:
     """Return what is allowed at each door."""
     doors = {Door.SMS: given.sms, Door.TCP: given.tcp, Door.MQTT: given.mqtt, Door.LOCAL: given.local}
-    return {
+    return DEFAULTS | {
         door: DoorPolicy(Verb(one.default), one.rules, Hazards(one.hazards), door.value in given.remote_admin)
         for door, one in doors.items()
     }
 
 
-def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout) -> SmsDoor:
-    """Make the SMS door."""
+def monitor_door(means: Means, store: Store, fanout: Fanout) -> MonitorDoor:
+    """Make the event monitor."""
+    return MonitorDoor(
+        means.own,
+        runner=means.runner,
+        ledger=means.ledger,
+        mirror=means.mirror,
+        fanout=fanout,
+        store=store,
+        say=lambda line: means.instances.say(means.told(Service.MONITOR), line),
+    )
+
+
+def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout, heard: Heard) -> SmsDoor:
+    """Make the SMS door; `heard` is told of each new message that is none of ours."""
 
     def rules() -> SmsRules:
         settings = means.own.settings.sms
@@ -102,12 +122,16 @@ def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout) -> S
 
     def taken(text: str) -> None:
         if means.own.settings.sms.urc:
-            means.instances.say(means.told(Service.SMS), f"#SMSATRUN: {text}")
+            means.instances.say(means.told(Service.SMS), f"#SMSATRUN: {mask_line(text)}")
+
+    def announce(memory: str, index: int, pdu: str) -> None:
+        means.instances.announce(memory, index, pdu)
+        heard(memory, index, pdu)
 
     return SmsDoor(
         rules,
         taken=taken,
-        announce=means.instances.announce,
+        announce=announce,
         store=store,
         fanout=fanout,
         runner=means.runner,
@@ -117,16 +141,20 @@ def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout) -> S
     )
 
 
+def firewall(given: config.Tcp, settings: TcpSettings) -> tuple[FirewallRule, ...]:
+    """Return the rules in force: IPv6 rules are the file's alone (TCP-2)."""
+    return (*settings.rules, *(rule for rule in given.firewall if isinstance(rule.address, IPv6Address)))
+
+
 def tcp_door(given: config.Tcp, means: Means) -> TcpDoor:
-    """Make the TCP door. IPv6 rules are the file's alone (TCP-2)."""
-    further = tuple(rule for rule in given.firewall if isinstance(rule.address, IPv6Address))
+    """Make the TCP door."""
 
     def rules() -> TcpRules:
         settings = means.own.settings.tcp
         return TcpRules(
             listen=tuple(str(address) for address in given.listen),
             port=settings.port,
-            firewall=(*settings.rules, *further),
+            firewall=firewall(given, settings),
             users=tuple((login.name, login.password.reveal()) for login in settings.logins),
             login_timeout=given.login_timeout,
             idle_timeout=settings.own_socket.idle_timeout,
@@ -180,7 +208,11 @@ def mqtt_door(given: config.Mqtt, means: Means) -> tuple[MqttDoor | None, Broker
 
 
 def local_door(
-    given: config.Local, means: Means, status: Callable[[], Awaitable[dict[str, object]]]
+    given: config.Local,
+    means: Means,
+    status: Callable[[], Awaitable[dict[str, object]]],
+    administer: Administer,
+    lend: Lend,
 ) -> LocalDoor | None:
     """Make the control socket; None where there is none to be."""
     if given.socket is None:
@@ -191,6 +223,8 @@ def local_door(
         group=given.group,
         runner=means.runner,
         status=status,
+        administer=administer,
+        lend=lend,
         status_group=given.status_group,
         command_group=given.command_group,
     )

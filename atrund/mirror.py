@@ -105,7 +105,11 @@ class Mirror:
 
     def peer(self, door: Door, peer: str) -> str:
         """Return who asks, as it may leave the device."""
-        return mask_number(peer) if door is Door.SMS and not self._full_numbers else peer
+        if self._full_numbers or door not in {Door.SMS, Door.MONITOR}:
+            return peer
+        by, blank, number = peer.rpartition(" ")
+        # The monitor's peer is the door that stored the command, and who came through it.
+        return f"{by}{blank}{mask_number(number)}" if door is Door.SMS or by == Door.SMS.value else peer
 
     def _row(self, topic: str, payload: Mapping[str, Any], *, response: bool, extra: Mapping[str, str] | None) -> Write:
         text = records.to_json(payload)

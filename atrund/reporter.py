@@ -7,7 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from atrund.atrun import reporting
-from atrund.module.channel import Channel, LinkLostError, TimedOutError
+from atrund.module.channel import Channel
+from atrund.module.turn import LinkLostError, TimedOutError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 from atrund.own import NEEDED, Own
 

@@ -7,7 +7,7 @@ answered from the record and never run again.
 
 import asyncio
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,6 +57,8 @@ class MqttDoor:
     def __init__(self, rules: MqttRules, *, runner: Runner, ledger: Ledger, mirror: Mirror, clock: Clock) -> None:
         self.broker: Broker | None = None
         """Set once the broker is made; needed only for what the disk did not take."""
+        self.is_closed: Callable[[], bool] = lambda: False
+        """Whether an operator keeps the door closed: requests are refused, the mirror goes on."""
         self._rules = rules
         self._runner = runner
         self._ledger = ledger
@@ -192,6 +194,8 @@ class MqttDoor:
             return Ask(cmd="", id=error.id), _rejected(error.reason, error.detail)
         if message.retained:
             return ask, _rejected(Reason.RETAINED, "a retained request would run again at each connection")
+        if self.is_closed():
+            return ask, _rejected(Reason.POLICY, "the mqtt door is closed by an operator of the device")
         if not self._rules.remote_at:
             return ask, _rejected(Reason.POLICY, "mqtt.remote_at is off")
         return ask, None

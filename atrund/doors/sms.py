@@ -144,6 +144,7 @@ class SmsDoor:
         if on and not self._on.is_set():
             self._baseline = True
             self._on.set()
+            self._wake.set()  # what lies there is to be told from what comes next
         elif not on:
             self._on.clear()
             self._swept = None

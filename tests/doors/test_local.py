@@ -114,7 +114,14 @@ async def test_a_client_that_goes_in_mid_command(tmp_path: Path) -> None:
 
 async def test_a_socket_that_another_daemon_serves(tmp_path: Path) -> None:
     async with door(tmp_path / "s") as house:
-        second = LocalDoor(tmp_path / "s", mode=0o600, group="", runner=house.daemon.runner, status=house.daemon.status)
+        second = LocalDoor(
+            tmp_path / "s",
+            mode=0o600,
+            group="",
+            runner=house.daemon.runner,
+            status=house.daemon.status,
+            administer=house.daemon.admin.handle,
+        )
         with pytest.raises(OSError, match="another daemon serves it already"):
             await second.start()
         await second.close()
@@ -132,7 +139,12 @@ async def test_a_socket_whose_daemon_is_busy_is_not_taken_over(tmp_path: Path) -
             waiting.connect_ex(str(tmp_path / "s"))
         async with running(config(sms=Sms())) as house:
             second = LocalDoor(
-                tmp_path / "s", mode=0o600, group="", runner=house.daemon.runner, status=house.daemon.status
+                tmp_path / "s",
+                mode=0o600,
+                group="",
+                runner=house.daemon.runner,
+                status=house.daemon.status,
+                administer=house.daemon.admin.handle,
             )
             with pytest.raises(OSError, match=r"unavailable|timed out"):
                 await second.start()
@@ -147,7 +159,14 @@ async def test_what_is_no_socket_is_not_touched(tmp_path: Path, what: str) -> No
     else:
         path.mkdir()
     async with running(config(sms=Sms())) as house:
-        second = LocalDoor(path, mode=0o600, group="", runner=house.daemon.runner, status=house.daemon.status)
+        second = LocalDoor(
+            path,
+            mode=0o600,
+            group="",
+            runner=house.daemon.runner,
+            status=house.daemon.status,
+            administer=house.daemon.admin.handle,
+        )
         with pytest.raises(OSError, match="in use"):
             await second.start()
         await second.close()
@@ -157,7 +176,12 @@ async def test_what_is_no_socket_is_not_touched(tmp_path: Path, what: str) -> No
 async def test_a_group_that_does_not_exist(tmp_path: Path) -> None:
     async with running(config(sms=Sms())) as house:
         second = LocalDoor(
-            tmp_path / "s", mode=0o600, group="no-such-group", runner=house.daemon.runner, status=house.daemon.status
+            tmp_path / "s",
+            mode=0o600,
+            group="no-such-group",
+            runner=house.daemon.runner,
+            status=house.daemon.status,
+            administer=house.daemon.admin.handle,
         )
         with pytest.raises(OSError, match=r"local\.group: there is no group 'no-such-group'"):
             await second.start()

@@ -89,9 +89,20 @@ def test_the_peer_is_whom_the_kernel_says(extra: list[int], seen: set[int]) -> N
 
 
 @contextlib.asynccontextmanager
-async def door(path: Path, house: House, **groups: str) -> AsyncIterator[LocalDoor]:
+async def door(
+    path: Path, house: House, *, status_group: str = "", command_group: str = ""
+) -> AsyncIterator[LocalDoor]:
     daemon = house.daemon
-    one = LocalDoor(path, mode=0o660, group="", runner=daemon.runner, status=daemon.status, **groups)
+    one = LocalDoor(
+        path,
+        mode=0o660,
+        group="",
+        runner=daemon.runner,
+        status=daemon.status,
+        administer=daemon.admin.handle,
+        status_group=status_group,
+        command_group=command_group,
+    )
     await one.start()
     try:
         yield one
@@ -113,6 +124,55 @@ async def test_commands_of_one_who_may_only_read_the_status(tmp_path: Path, monk
             await until(lambda: house.outcomes)
             assert house.outcomes == [("AT+CSQ", "rejected", "auth")]
             assert "AT+CSQ" not in house.wire.seen
+
+
+@pytest.mark.looptime
+async def test_administering_needs_the_right_to_run_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What changes nothing and tells no secret is for those who may read the status."""
+    peer = WATCHER
+    monkeypatch.setattr(room, "peer_of", lambda _: peer)
+    reading: tuple[control.Reading, ...] = (control.ExplainRequest("local", "AT"), control.SettingsRequest(("sms",)))
+    administering: tuple[control.Administering, ...] = (
+        control.ExportRequest(),
+        control.ImportRequest({}),
+        control.ResetRequest(("sms",)),
+        control.DoorsRequest("close", ("sms",)),
+    )
+    end = control.StatusRequest()
+    async with running(config(sms=Sms()), until=None) as house:
+        groups = {"status_group": WATCHERS.gr_name, "command_group": OPERATORS.gr_name}
+        async with door(tmp_path / "s", house, **groups):
+            answers = (await ask(tmp_path / "s", *reading, *administering, end))[:-1]
+            kinds = [type(answer) for answer in answers]
+            assert kinds == [control.DoneAnswer] * len(reading) + [control.ErrorAnswer] * len(administering)
+            for answer in answers[len(reading) :]:
+                assert isinstance(answer, control.ErrorAnswer)
+                assert f"sudo usermod -aG {OPERATORS.gr_name} $USER" in answer.message
+            assert capsys.readouterr().out.count("administration refused") == len(administering)
+            assert house.daemon.admin.closed == []
+            peer = OPERATOR
+            answers = (await ask(tmp_path / "s", *reading, *administering, end))[:-1]
+            assert {type(answer) for answer in answers} == {control.DoneAnswer}
+            assert house.daemon.admin.closed == ["sms"]
+
+
+@pytest.mark.looptime
+async def test_an_answer_that_fits_no_message_is_said(tmp_path: Path) -> None:
+    async with running(config(sms=Sms()), until=None) as house:
+        daemon = house.daemon
+
+        async def tell_all(_request: control.Reading | control.Administering, _peer: str) -> control.Answer:
+            return control.DoneAnswer({"all": "x" * control.LINE_MAX})
+
+        path = tmp_path / "s"
+        one = LocalDoor(path, mode=0o660, group="", runner=daemon.runner, status=daemon.status, administer=tell_all)
+        await one.start()
+        said, _ = await ask(path, control.SettingsRequest(), control.StatusRequest())
+        await one.close()
+        assert isinstance(said, control.ErrorAnswer)
+        assert "ask for less at once" in said.message
 
 
 @pytest.mark.looptime

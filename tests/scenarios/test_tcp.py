@@ -135,7 +135,7 @@ def test_what_is_typed_is_echoed_and_run(caller: Caller, typed: bytes, seen: byt
         b"AT+CFUN=4",
         b"AT+CFUN=04",
         b"AT+CSQ;+CFUN=4",
-        b'AT+CMGS="+393468686711"',
+        b'AT#WSCRIPT="a.py",010',
         b"ATD*99#",
         b'AT#SMSATWL=0,1,0,"+39*"',
         b"AT+CSQ\nAT+CFUN=4",
@@ -153,7 +153,21 @@ def test_what_is_typed_is_echoed_and_run(caller: Caller, typed: bytes, seen: byt
 def test_a_refused_line_is_an_error_and_never_sent(caller: Caller, module: Module, line: bytes) -> None:
     module.ask("seen", clear=True)
     assert caller.ask(line + b"\r", b"ERROR\r\n") == line + b"\r\r\nERROR\r\n"
-    assert not [seen for seen in module.seen if re.search(r"CFUN|CMGS=|^ATD|SMSATWL|=0,|x1|\x1a", seen)]
+    assert not [seen for seen in module.seen if re.search(r"CFUN|WSCRIPT|^ATD|SMSATWL|=0,|x1|\x1a", seen)]
+
+
+def test_a_message_and_a_script_are_sent(caller: Caller, module: Module) -> None:
+    """REQ-6, and the download of a script of the note's Python chapter."""
+    caller.ask(b"AT+CMGF=1\r")
+    assert caller.ask(b'AT+CMGS="+393468686711"\r', b"> ").endswith(b"\r\r\n> ")
+    assert re.fullmatch(rb"hello\r\n\+CMGS: \d+\r\n\r\nOK\r\n", caller.ask(b"hello\x1a"))
+    assert [(message["to"], message["text"]) for message in module.ask("sent")["sent"]][-1] == (
+        "+393468686711",
+        "hello",
+    )
+    caller.ask(b'AT#WSCRIPT="a.py",60000\r', b"\r\n>>>")
+    assert caller.ask(bytes(range(256)) * 234 + bytes(96)) == b"\r\nOK\r\n"
+    assert b'"a.py",60000' in caller.ask(b"AT#LSCRIPT\r")
 
 
 def test_a_line_feed_alone_ends_no_command(caller: Caller) -> None:
