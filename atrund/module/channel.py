@@ -161,6 +161,8 @@ class Channel:
             self._sort(token)
         if self._sorter.running is not None:
             self._listen_for_silence()
+        else:
+            self._hush()  # what stands there is for the next command to find
 
     def lost(self, why: str) -> None:
         """Take note that the port is gone: whoever holds it or waits for it is told."""

@@ -209,6 +209,16 @@ def _end(run: Run) -> End | None:
     ],
     1 << 16,
 )
+@example(  # a prompt in the moment in which silence behind the last answer is noticed
+    [
+        Ask(Door.SMS, (0.0, 0.0, 0.0), 20.0),
+        Wait(0.31),
+        Happen("wants 20 bytes"),
+        Wait(0.01),
+        Ask(Door.TCP, (0.0, 0.0, 0.0), 0.5, chained=True),
+    ],
+    7,
+)
 @example([Happen("reboot"), Wait(4.0), Say("RING"), Happen("wants 20 bytes")], 1 << 16)  # a prompt before an echo
 def test_whatever_happens_each_asker_gets_its_own_once(steps: list[Step], piece: int) -> None:
     with no_log():
