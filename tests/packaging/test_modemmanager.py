@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen, run
 from typing import Any
@@ -224,11 +224,23 @@ def test_both_work_at_the_same_time(tmp_path: Path, stack: ExitStack) -> None:
     assert not re.search(r"state changed \((registered|connected) -> ", manager.text)
 
 
+@contextmanager
+def asleep(program: Program) -> Iterator[None]:
+    """Stop a program as a debugger does, for as long as the context lasts."""
+    program.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        program.process.send_signal(signal.SIGCONT)
+
+
 def test_without_the_rule_it_uses_the_daemons_port_and_doctor_says_so(tmp_path: Path, stack: ExitStack) -> None:
     corner = Corner(tmp_path, stack, ignored=False, privileged=True)
-    corner.daemon()
+    daemon = corner.daemon()
     own = len(corner.asked("ttyUSB3"))
-    manager = corner.manager()
+    assert daemon.program is not None
+    with asleep(daemon.program):  # each would take answers from the other, and neither be sure of the modem
+        manager = corner.manager()
     assert corner.modem()["generic"]["ports"] == ["ttyUSB2 (at)", "ttyUSB3 (at)"]
     assert re.search(r"\[ttyUSB3/at\] --> 'AT<CR>'", manager.text)
     assert len(corner.asked("ttyUSB3")) > own
