@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from atrund import __version__, journal
+from atrund.atrun.secrets import adopt, read_masks
 from atrund.config import Config, ConfigError, load, report, warnings
 from atrund.daemon import build
 from atrund.ledger import open_ledger
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write("ok\n")
         return 0
     _spare_memory()
+    adopt(read_masks(config.policy.mask))
     log_output = journal.configure(config.log.level, config.log.format)
     try:
         return asyncio.run(_serve(config))

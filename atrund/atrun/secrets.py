@@ -156,12 +156,17 @@ class Secret:
         return hash(self._text)
 
 
+def adopt(masks: Masks) -> None:
+    """Hide by these wherever no others are given; for the program's start, before anything is shown."""
+    _in_force[:] = [masks]
+
+
 def mask_line(text: str, masks: Masks | None = None) -> str:
     """A command line (AT or HAT) with its secrets hidden; unchanged if there are none.
 
     What doesn't parse is cut behind the first name of a command with secrets, however that is written.
     """
-    masks = masks or BUILT_IN
+    masks = masks or _in_force[0]
     return _hide_words(_mask_line(text, masks), masks)
 
 
@@ -184,7 +189,7 @@ def mask_answer(names: Iterable[str], line: str, masks: Masks | None = None) -> 
 
     A line with the prefix of such a command is masked whoever asked for it; an echoed command line is masked as one.
     """
-    masks = masks or BUILT_IN
+    masks = masks or _in_force[0]
     return _hide_words(_mask_answer(names, line, masks), masks)
 
 
@@ -331,6 +336,8 @@ def _masks(commands: Mapping[str, int], values: Mapping[str, int], words: Iterab
 
 BUILT_IN: Final = _masks(SECRET_ARGUMENT, SECRET_VALUE, ())
 """What is hidden without any configuration."""
+_in_force: Final = [BUILT_IN]
+"""What is hidden in this program: in one place, for a text that is shown anywhere without it would be shown whole."""
 
 
 def _hide_words(text: str, masks: Masks) -> str:

@@ -17,6 +17,7 @@ from atrund.atrun.secrets import (
     SECRET_VALUE,
     MaskError,
     Secret,
+    adopt,
     escape,
     mask_answer,
     mask_line,
@@ -336,3 +337,13 @@ def test_the_places_are_counted_from_one() -> None:
 @given(st.text(max_size=80))
 def test_any_text_can_be_searched_for_numbers(text: str) -> None:
     assert isinstance(mask_numbers(text), str)
+
+
+def test_adopted_masks_are_those_of_every_text() -> None:
+    try:
+        adopt(read_masks(["#OEM=,*", "#OEM: *"]))
+        assert mask_line("AT#OEM=1,geheim;+CPIN=1234") == "AT#OEM=1,****;+CPIN=****"
+        assert mask_answer((), "#OEM: geheim") == "#OEM: ****"
+    finally:
+        adopt(BUILT_IN)
+    assert mask_line("AT#OEM=1,geheim") == "AT#OEM=1,geheim"

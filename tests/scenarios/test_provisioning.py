@@ -227,3 +227,19 @@ def test_a_fleets_script(stage: Stage, door: str, *, admin: bool) -> None:
     assert "tcp.sequence" in hidden
     everything = outputs(daemon)
     assert [secret for secret in SECRETS if secret in everything] == []
+
+
+def test_a_secret_that_only_the_configuration_knows(stage: Stage) -> None:
+    """POL-3, `policy.mask`: in the log, in MQTT, in the audit, from the first command on."""
+    broker = stage.broker()
+    module = stage.module()
+    module.ask("answer", command="AT#OEM=1,plantedmask", lines=["#OEM: 1,plantedmask"], always=True)
+    daemon = stage.daemon(module, broker)
+    daemon.configure(policy={"mask": ["#OEM=,*", "#OEM: ,*"]})
+    daemon.start()
+    ear = stage.ear(broker)
+    assert daemon.ctl("at", "AT#OEM=1,plantedmask").stdout.endswith("OK\n")
+    entry = daemon.heard("command", door="local")
+    assert entry["command"] == "AT#OEM=1,****"
+    heard = until(lambda: [one for one in ear.messages if one.topic == "event/response"], "the mirror")
+    assert "plantedmask" not in outputs(daemon, *(f"{one.payload!r}" for one in heard))
