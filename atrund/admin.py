@@ -22,7 +22,7 @@ from atrund.atrun.request import Door, Request
 from atrund.ledger import Ledger, StorageError
 from atrund.mirror import Mirror
 from atrund.nvm import Nvm
-from atrund.own import ABILITIES, Own, asker_of
+from atrund.own import Own, abilities_of, asker_of
 from atrund.services import Services
 from atrund.sms.address import Address
 from atrund.sms.fields import PduError
@@ -94,11 +94,11 @@ class Admin:
             line=asked.cmd,
             instance=self._instance(door),
             forgeable=door is Door.SMS and not asked.digest,
+            interactive=door is Door.TCP,
         )
         asker = replace(asker_of(request), names=(asked.peer,) if asked.peer else ())
         policy = self._own.policy(door)
-        abilities = replace(ABILITIES, prompts=asker.door is Door.TCP)
-        told = explain(asked.cmd, asker, policy, abilities, confirm_after=self._facts.confirm_after)
+        told = explain(asked.cmd, asker, policy, abilities_of(request), confirm_after=self._facts.confirm_after)
         notes = [*self._of_door(door), *self._of_peer(request)]
         if told["decision"] != "refused":
             notes += self._of_own(request)

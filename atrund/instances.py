@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 from atrund.atrun import reporting
 from atrund.atrun.reporting import Reports
-from atrund.atrun.settings import INSTANCES
 from atrund.module.urc import Fanout
 from atrund.own import Own
 
@@ -46,7 +45,7 @@ class Instances:
         told = f'+CMTI: "{memory}",{index}'
         length = len(pdu) // 2 - 1 - int(pdu[:2] or "0", 16)  # without the service centre's address (TS 27.005 3.4.1)
         direct = (f"+CMT: ,{length}", pdu) if pdu else (told,)
-        for number, lines in reporting.announced(memory, index, direct, self._wanted()).items():
+        for number, lines in reporting.announced(memory, index, direct, self._own.asked_for()).items():
             self.say(number, *lines)
 
     async def run(self) -> None:
@@ -56,8 +55,5 @@ class Instances:
                 self._pass_on(await listener.get())
 
     def _pass_on(self, lines: tuple[str, ...]) -> None:
-        for number, seen in self._reports.deliver(lines, self._wanted()).items():
+        for number, seen in self._reports.deliver(lines, self._own.asked_for()).items():
             self.say(number, *seen)
-
-    def _wanted(self) -> dict[int, reporting.Reporting]:
-        return {number: self._own.interface(number).reports for number in range(1, INSTANCES + 1)}

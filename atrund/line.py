@@ -6,7 +6,6 @@ the asker's instance has set is put in place on the port in the same turn.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,10 +20,8 @@ from atrund.atrun.family.sockets import is_socket
 from atrund.atrun.interface import prelude
 from atrund.atrun.request import Reason, Request
 from atrund.module.channel import Channel
-from atrund.module.turn import Turn
+from atrund.module.turn import Say, Turn
 from atrund.own import Own
-
-Say = Callable[[Line], None]
 
 _OK: Final = "OK"
 

@@ -48,6 +48,10 @@ class Means:
     told: Callable[[Service], int]
     """The instance that is told what a service has to say."""
 
+    def say(self, service: Service, line: str) -> None:
+        """Put out a service's unsolicited code."""
+        self.instances.say(self.told(service), line)
+
 
 def file_settings(given: config.Config) -> Settings:
     """Return what the configuration file says of all that commands can set too."""
@@ -97,7 +101,7 @@ def monitor_door(means: Means, store: Store, fanout: Fanout) -> MonitorDoor:
         mirror=means.mirror,
         fanout=fanout,
         store=store,
-        say=lambda line: means.instances.say(means.told(Service.MONITOR), line),
+        say=lambda line: means.say(Service.MONITOR, line),
     )
 
 
@@ -122,7 +126,7 @@ def sms_door(given: config.Sms, means: Means, store: Store, fanout: Fanout, hear
 
     def taken(text: str) -> None:
         if means.own.settings.sms.urc:
-            means.instances.say(means.told(Service.SMS), f"#SMSATRUN: {mask_line(text)}")
+            means.say(Service.SMS, f"#SMSATRUN: {mask_line(text)}")
 
     def announce(memory: str, index: int, pdu: str) -> None:
         means.instances.announce(memory, index, pdu)
@@ -168,7 +172,7 @@ def tcp_door(given: config.Tcp, means: Means) -> TcpDoor:
 
     def say(line: str) -> None:
         if means.own.settings.tcp.urc:
-            means.instances.say(means.told(Service.TCP_SERVER), line)
+            means.say(Service.TCP_SERVER, line)
 
     session = SessionMeans(means.runner, means.own, means.instances)
     return TcpDoor(rules, session, ledger=means.ledger, mirror=means.mirror, say=say)

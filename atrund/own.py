@@ -26,6 +26,8 @@ from atrund.nvm import Nvm
 log = structlog.get_logger()
 
 ABILITIES: Final = Abilities(own_commands=True)
+"""What every door can do; `abilities_of` says what one that asks can besides."""
+_INTERACTIVE: Final = replace(ABILITIES, prompts=True)
 
 NEEDED: Final[reporting.Reporting] = {"+CNMI": (2, 1, 0, 0, 0)}
 """What the daemon itself has the module report (MOD-3)."""
@@ -83,9 +85,13 @@ class Own:
         """Return what an instance has set; at first what its stored profile holds (CMD-1)."""
         return self._interfaces.get(instance) or self.settings.instance[instance - 1].at_start
 
+    def asked_for(self) -> dict[int, reporting.Reporting]:
+        """Return what each instance wants reported."""
+        return {number: self.interface(number).reports for number in range(1, INSTANCES + 1)}
+
     def reports(self) -> dict[str, reporting.Setting]:
         """Return what the module is to report: what the daemon needs and what each instance asked for (CMD-3)."""
-        return reporting.union(self.needs(), (self.interface(number).reports for number in range(1, INSTANCES + 1)))
+        return reporting.union(self.needs(), self.asked_for().values())
 
     def policy(self, door: Door) -> DoorPolicy:
         """Return what is allowed at a door."""
@@ -120,8 +126,7 @@ class Own:
 
     def reports_after(self, reply: Reply, instance: int) -> dict[str, reporting.Setting]:
         """Return what the module is to report once a reply counts."""
-        others = (self.interface(number).reports for number in range(1, INSTANCES + 1) if number != instance)
-        return reporting.union(self.needs(), (reply.interface.reports, *others))
+        return reporting.union(self.needs(), (self.asked_for() | {instance: reply.interface.reports}).values())
 
     def _changes(self, reply: Reply, request: Request) -> bool:
         if not reply.ok:
@@ -153,6 +158,11 @@ class Own:
         except StorageError as error:
             return _refused(reply, Reason.STORAGE, f"not kept: {error}")
         return reply
+
+
+def abilities_of(request: Request) -> Abilities:
+    """Return what the request's door can do: one whose asker can answer prompts carries data for them."""
+    return _INTERACTIVE if request.interactive else ABILITIES
 
 
 def asker_of(request: Request) -> Asker:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from atrund.atrun.family.forms import CloseTcp, Confirm, Effect, EnterTransparent, Running, Service, ServiceSet
-from atrund.atrun.family.services import holders
+from atrund.atrun.family.services import holders, is_on
 from atrund.atrun.request import Door, Request
 from atrund.atrun.settings import INSTANCES, Settings
 from atrund.confirmations import Confirmations
@@ -79,7 +79,7 @@ class Services:
         self._share_out()
         self._monitor.follow()
         for service, name in ABSENT.items():
-            if {Service.TCP_CLIENT: settings.tcp.client.enabled}[service]:
+            if is_on(settings, service):
                 log.warning("a service is switched on that this version does not have", service=name)
 
     async def close_tcp(self) -> None:

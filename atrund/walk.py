@@ -30,7 +30,7 @@ from atrund.mirror import Mirror
 from atrund.module.channel import Channel
 from atrund.module.turn import ANSWER_MAX, LinkLostError, TimedOutError, Turn, UnfedError
 from atrund.module.turns import QueueFullError, WaitedTooLongError
-from atrund.own import ABILITIES, Own, asker_of
+from atrund.own import Own, abilities_of, asker_of
 from atrund.run import Run
 
 log = structlog.get_logger()
@@ -136,8 +136,8 @@ class Walk:
         except LineRefused as refused:
             return self._refuse(Reason(refused.reason), refused.detail)
         request = self._request
-        abilities = replace(ABILITIES, prompts=request.interactive)
-        verdict = decide(self._commands, asker_of(request), self._ways.own.policy(request.door), abilities)
+        policy = self._ways.own.policy(request.door)
+        verdict = decide(self._commands, asker_of(request), policy, abilities_of(request))
         if verdict.refusal is not None:
             return self._refuse(verdict.refusal.reason, verdict.refusal.detail)
         self._plan = verdict.plan

@@ -72,16 +72,20 @@ class Decision(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is said about one command; `shown` is it without secrets. `detail` and `way_back` are "" for nothing."""
+    """What is said about one command. `detail` and `way_back` are "" for nothing."""
 
     command: Command = field(repr=False)
-    shown: str
     decision: Decision
     rule: str
     detail: str = ""
     way_back: str = ""
     reason: Reason | None = None
     undo: Undo | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The command without its secrets; made when it is wanted, for each request is judged on its way."""
+        return mask_line(f"AT{self.command}")[2:]
 
     @property
     def refusal(self) -> Refusal | None:
@@ -246,8 +250,7 @@ def _finding(
     reason: Reason | None = None,
     undo: Undo | None = None,
 ) -> Finding:
-    shown = mask_line(f"AT{command}")[2:]
-    return Finding(command, shown, decision, rule, detail, way_back, reason, undo)
+    return Finding(command, decision, rule, detail, way_back, reason, undo)
 
 
 def _name(command: Command) -> str:
