@@ -97,6 +97,15 @@ def _register_more(ops: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     report.add_argument("reference", metavar="REFERENCE", type=int, help="of the message, as +CMGS told it")
     report.add_argument("to", metavar="NUMBER", help="whom it was sent to")
     report.add_argument("--status", metavar="N", type=int, help="0 to 255 (default: 0, delivered)")
+    network = _add(
+        ops,
+        "network",
+        "show how bad the way to the other module is, or change it",
+        lambda args: _without_none(loss=args.loss, repeat=args.repeat, reorder=args.reorder, delay=args.delay),
+    )
+    for name, what in (("loss", "are lost"), ("repeat", "come twice"), ("reorder", "are overtaken")):
+        network.add_argument(f"--{name}", metavar="SHARE", type=float, help=f"of messages that {what}, 0 to 1")
+    network.add_argument("--delay", metavar="S", type=_seconds, help="how long a message may take at most")
     uploads = _add(ops, "uploads", "list what was sent behind prompts", lambda args: _without_none(clear=args.clear))
     uploads.add_argument("--clear", action="store_const", const=True, help="and forget it")
 

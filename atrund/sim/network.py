@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +17,7 @@ from atrund.sms.pdu import Address, Deliver, PduError, Submit, Timestamp, decode
 from atrund.sms.report import StatusReport, decode_report
 
 if TYPE_CHECKING:  # the module owns its network, and so knows it
-    from collections.abc import Callable
-
+    from atrund.sim.centre import ServiceCentre
     from atrund.sim.module import SimModule
     from atrund.sim.port import SimPort
 
@@ -66,14 +66,27 @@ class Sent:
         }
 
 
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parcel:
+    """An incoming message, and who is told once the module has it."""
+
+    pdu: bytes
+    done: Callable[[], None]
+
+
 class Network:
-    """The message side of the network of one module."""
+    """The message side of the network of one module. `centre` is what joins it to others, if anything does."""
 
     def __init__(self, module: "SimModule") -> None:
         self._module = module
+        self.centre: ServiceCentre | None = None
         self._reference = 0
-        self._waiting: deque[bytes] = deque()
-        self._unacknowledged: tuple[bytes, asyncio.TimerHandle] | None = None
+        self._waiting: deque[_Parcel] = deque()
+        self._unacknowledged: tuple[_Parcel, asyncio.TimerHandle] | None = None
         self._long_reference = 0
         self._reports: set[asyncio.TimerHandle] = set()
         self.sent: deque[Sent] = deque(maxlen=SENT_CAP)
@@ -99,7 +112,9 @@ class Network:
             )
         )
         delay = self._module.quirks.number("report_delay")
-        if message.status_report and delay:
+        if self.centre is not None:
+            self.centre.take(self, message, reference)
+        elif message.status_report and delay:
             self._report_later(delay, reference, message.destination)
         return reference
 
@@ -113,26 +128,35 @@ class Network:
         now = Timestamp.of(self._module.clock())
         return self.deliver(StatusReport(reference, recipient, now, now, status, SERVICE_CENTRE).encode())
 
-    def deliver(self, pdu: bytes) -> Outcome:
+    def deliver(self, pdu: bytes, *, done: Callable[[], None] = _nothing) -> Outcome:
         """Bring an SMS-DELIVER or a status report to the module, or keep it until that can take it.
 
-        Raises `PduError` for what is neither, `ValueError` if too many wait already.
+        `done` is called once, when the module has it. Raises `PduError` for what is neither, `ValueError` if too many
+        wait already.
         """
+        parcel = _Parcel(pdu, done)
         message = _decode(pdu)
         if not self._waiting:
-            outcome = self._bring(pdu, message)
+            outcome = self._bring(parcel, message)
             if outcome is not Outcome.HELD:
                 return outcome
         if len(self._waiting) >= HELD_CAP:
             raise ValueError(f"{HELD_CAP} messages wait for the module already")
-        self._waiting.append(pdu)
+        self._waiting.append(parcel)
         return Outcome.HELD
+
+    def withdraw(self, done: Callable[[], None]) -> bool:
+        """Take back the message of which `done` would be told; False if it does not wait for the module."""
+        parcel = next((parcel for parcel in self._waiting if parcel.done is done), None)
+        if parcel is not None:
+            self._waiting.remove(parcel)
+        return parcel is not None
 
     def release(self) -> None:
         """Bring what waits, as far as the module takes it."""
         while self._waiting:
-            pdu = self._waiting[0]
-            if self._bring(pdu, _decode(pdu)) is Outcome.HELD:
+            parcel = self._waiting[0]
+            if self._bring(parcel, _decode(parcel.pdu)) is Outcome.HELD:
                 return
             self._waiting.popleft()
 
@@ -140,18 +164,20 @@ class Network:
         """Take +CNMA; False if nothing waits for it."""
         if self._unacknowledged is None:
             return False
-        self._unacknowledged[1].cancel()
+        parcel, timer = self._unacknowledged
+        timer.cancel()
         self._unacknowledged = None
+        parcel.done()
         self.release()
         return True
 
     def forget_pending(self) -> None:
         """The module went off: what it had not acknowledged is kept for it."""
         if self._unacknowledged is not None:
-            pdu, timer = self._unacknowledged
+            parcel, timer = self._unacknowledged
             timer.cancel()
             self._unacknowledged = None
-            self._waiting.appendleft(pdu)
+            self._waiting.appendleft(parcel)
 
     def close(self) -> None:
         """Stop what still runs."""
@@ -172,13 +198,19 @@ class Network:
         timer = asyncio.get_running_loop().call_later(delay, report)
         self._reports.add(timer)
 
-    def _bring(self, pdu: bytes, message: Deliver | StatusReport) -> Outcome:
-        module = self._module
+    def _bring(self, parcel: _Parcel, message: Deliver | StatusReport) -> Outcome:
+        outcome = self._show(parcel, message)
+        if outcome is not Outcome.HELD and (self._unacknowledged is None or self._unacknowledged[0] is not parcel):
+            parcel.done()
+        return outcome
+
+    def _show(self, parcel: _Parcel, message: Deliver | StatusReport) -> Outcome:
+        module, pdu = self._module, parcel.pdu
         reachable = module.power is Power.ON and module.radio.in_service and not module.sms_busy
         if not reachable or self._unacknowledged is not None:
             return Outcome.HELD
         if isinstance(message, StatusReport):
-            return self._bring_report(pdu)
+            return self._show_report(parcel)
         if module.values.get("#SMSATRUN") == ("1",) and is_at_run(message):
             self.swallowed += 1
             if module.quirks.on("at_run_answers"):
@@ -189,7 +221,7 @@ class Network:
             for port in takers:
                 for line in cmt_lines(port, pdu, message):
                     port.urc(line)
-            self._await_acknowledgement(pdu, takers)
+            self._await_acknowledgement(parcel, takers)
             return Outcome.SHOWN
         if message.dcs.message_class == 0:
             return Outcome.DISCARDED
@@ -200,26 +232,26 @@ class Network:
             memory = "ME"
         return self._store(pdu, memory, "+CMTI", lambda port: _cnmi(port) in {1, 2, 3})
 
-    def _bring_report(self, pdu: bytes) -> Outcome:
+    def _show_report(self, parcel: _Parcel) -> Outcome:
         """A report is shown, stored, or nobody wants it: ds of +CNMI is 1, 2 or 0 (TS 27.005 3.4.1)."""
-        module = self._module
+        module, pdu = self._module, parcel.pdu
         takers = module.speaking(lambda port: _ds(port) == 1)
         if takers and not module.hung:
             for port in takers:
                 port.urc(cds_line(port, pdu))
-            self._await_acknowledgement(pdu, takers)
+            self._await_acknowledgement(parcel, takers)
             return Outcome.SHOWN
         if module.speaking(lambda port: _ds(port) == 2):
             return self._store(pdu, module.store.memory3, "+CDSI", lambda port: _ds(port) == 2)
         return Outcome.DISCARDED
 
-    def _await_acknowledgement(self, pdu: bytes, takers: "list[SimPort]") -> None:
+    def _await_acknowledgement(self, parcel: _Parcel, takers: "list[SimPort]") -> None:
         seconds = self._module.quirks.number("cnma_seconds")
         if self._module.values.get("+CSMS") == ("1",) and seconds:
             timer = asyncio.get_running_loop().call_later(seconds, self._not_acknowledged, takers)
-            self._unacknowledged = pdu, timer
+            self._unacknowledged = parcel, timer
 
-    def _store(self, pdu: bytes, memory: str, urc: str, wanted: "Callable[[SimPort], bool]") -> Outcome:
+    def _store(self, pdu: bytes, memory: str, urc: str, wanted: Callable[["SimPort"], bool]) -> Outcome:
         module = self._module
         index = module.store.add(memory, Message(Status.REC_UNREAD, pdu))
         if index is None:

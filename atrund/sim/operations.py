@@ -39,6 +39,7 @@ class MoreControl:
             "fill": (self._op_fill, frozenset({"memory", "leave"})),
             "report": (self._op_report, frozenset({"reference", "to", "status"})),
             "uploads": (self._op_uploads, frozenset({"clear"})),
+            "network": (self._op_network, frozenset({"loss", "repeat", "reorder", "delay"})),
         }
 
     def _op_quirk(self, request: Request) -> Answer:
@@ -117,3 +118,21 @@ class MoreControl:
         if requests.flag(request, "clear"):
             uploads.clear()
         return answer
+
+    def _op_network(self, request: Request) -> Answer:
+        """Change what is given of the weather, and show it and what it did so far."""
+        network = self._module.network
+        centre = network.centre
+        if centre is None:
+            raise RequestError("network: this module is joined to no other; --peer-link makes one and joins them")
+        for name in ("loss", "repeat", "reorder"):
+            if name in request:
+                setattr(centre.weather, name, requests.share(request, name))
+        if "delay" in request:
+            centre.weather.delay = requests.seconds(request, "delay")
+        return {
+            "number": centre.number_of(network),
+            **centre.weather.record(),
+            "lost": centre.lost,
+            "repeated": centre.repeated,
+        }

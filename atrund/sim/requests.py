@@ -50,6 +50,14 @@ def seconds(request: Request, name: str = "seconds") -> float:
     return float(value)
 
 
+def share(request: Request, name: str) -> float:
+    """Return a share of something."""
+    value = request.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RequestError(f"{name}: must be a number from 0 to 1")
+    return float(value)
+
+
 def flag(request: Request, name: str) -> bool:
     """Return a switch, off if it is not there."""
     value = request.get(name, False)

@@ -69,6 +69,8 @@ DONE = b'{"ok":true}\n'
         (["fill", "ME", "--leave", "2"], {"op": "fill", "memory": "ME", "leave": 2}),
         (["report", "7", "+391"], {"op": "report", "reference": 7, "to": "+391"}),
         (["report", "7", "+391", "--status", "70"], {"op": "report", "reference": 7, "to": "+391", "status": 70}),
+        (["network"], {"op": "network"}),
+        (["network", "--loss", "0.1", "--delay", "5"], {"op": "network", "loss": 0.1, "delay": 5.0}),
         (["uploads"], {"op": "uploads"}),
         (["uploads", "--clear"], {"op": "uploads", "clear": True}),
         (["state"], {"op": "state"}),

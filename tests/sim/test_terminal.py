@@ -257,3 +257,22 @@ def test_a_link_that_can_t_be_made_is_told(tmp_path: Path, capsys: pytest.Captur
     assert main(["--link", str(tmp_path / "good"), "--link", str(tmp_path / "modem")]) == 1
     assert "is no symbolic link" in capsys.readouterr().err
     assert names(tmp_path) == ["modem"]
+
+
+def test_what_one_module_sends_the_other_one_gets(tmp_path: Path) -> None:
+    peer = tmp_path / "peer"
+    running = Program(tmp_path, "--send-delay", "0", "--peer-link", str(peer), "--peer-control", str(tmp_path / "p"))
+    assert running.process.stdout is not None
+    assert running.process.stdout.readline() == f"ready: {peer}\n"
+    with (
+        serial.Serial(str(peer), timeout=PATIENCE) as one,
+        serial.Serial(str(running.links[0]), timeout=PATIENCE) as two,
+    ):
+        two.write(b"ATE0+CMGF=1;+CNMI=2,2\r")
+        two.read_until(b"OK\r\n")
+        one.write(b'ATE0\rAT+CMGF=1\rAT+CMGS="+393468686711"\rhi\x1a')
+        assert one.read_until(b"+CMGS: 0\r\n\r\nOK\r\n").endswith(b"+CMGS: 0\r\n\r\nOK\r\n")
+        assert two.read_until(b"hi\r\n").startswith(b'\r\n+CMT: "+393461234567"')
+    assert running.do(op="network", loss=1)["loss"] == 1.0
+    assert running.end(signal.SIGTERM) == 0
+    assert names(tmp_path) == []
