@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import signal
 
 from hypothesis import settings
 
@@ -14,3 +15,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 # Without this, pytest-asyncio asks Python 3.11 for "the" event loop, which makes one that nobody closes.
 asyncio.set_event_loop(None)
+
+# A shell starts what runs in its background with SIGINT ignored, and programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
