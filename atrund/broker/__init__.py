@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from atrund.broker import lean  # noqa: F401 - before anything of paho
 from atrund.broker.connection import BrokerError, BrokerSettings, Connection, Incoming
 from atrund.broker.outbox import Outbox
 from atrund.ledger import Ledger, StorageError, tables

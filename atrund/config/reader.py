@@ -7,7 +7,6 @@ A dataclass is its own table: each field is made by `option` (default value and 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -163,6 +162,11 @@ def read_table(cls: type[T], raw: object, place: Place, elsewhere: tuple[str, ..
     return cls(**values), mistakes
 
 
+def shown(text: str) -> str:
+    """Text as it may stand in an error: on one line, nothing in it invisible."""
+    return _visible(escape(text))
+
+
 def _visible(text: str) -> str:
     """Text without what no terminal has a picture for, such as the characters that Unicode has not given out."""
     return "".join(
@@ -171,6 +175,8 @@ def _visible(text: str) -> str:
 
 
 def _unknown(name: str, known: Iterable[str], place: Place, elsewhere: tuple[str, ...]) -> Mistake:
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes alone, and a router has little memory
+
     near = get_close_matches(name, list(known), n=1, cutoff=NEAR)
     if near:
         guess = [place.at(near[0]).key]
