@@ -2,17 +2,17 @@
 """Is this SMS an ATRUN SMS, and how is it answered (SMS-3 to SMS-9, SMS-11, SMS-13).
 
 Rules of this file: a digest header decides alone; one that fails is never tried as a simple SMS. The sender of a simple
-SMS is compared with the white list, that of a digest SMS with nothing.
+SMS is compared with the white list, that of a digest SMS with nothing. What proves more than these do is in proofs.py.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from atrund.atrun.request import Outcome
 from atrund.sms.address import Address
-from atrund.sms.alphabet import Alphabet
+from atrund.sms.alphabet import Alphabet, encode_text, replace_unsendable
 from atrund.sms.dcs import Dcs
 from atrund.sms.digest import DigestError, parse_request
 from atrund.sms.parts import Parts, digest_parts, simple_parts
@@ -22,15 +22,34 @@ ANSWER_VALIDITY: Final = RelativeValidity(0xA7)
 """24 h (TS 23.040 9.2.3.12.1): nobody acts on an older answer."""
 
 
+class Proof(Protocol):
+    """What a message that is no digest SMS has with it to show whom it comes from."""
+
+    @property
+    def proves(self) -> bool:
+        """Whether, once it is found right, nobody else can have sent the message."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AtRun:
-    """An ATRUN SMS: `line` is the command line without its H, `password` the index of the one that it was made with."""
+    """An ATRUN SMS: `line` is the command line without its H, `password` the index of the one that it was made with.
+
+    `digest` is that of a digest SMS, `proof` what another has.
+    """
 
     line: str = field(repr=False)
     answered: bool
     password: int | None = None
     transaction: int = 0
     session: int = 0
+    digest: str = field(default="", repr=False, compare=False)
+    proof: Proof | None = None
+
+    @property
+    def forgeable(self) -> bool:
+        """Whether anybody could have sent it: the sender of a simple SMS can be forged."""
+        return self.password is None and (self.proof is None or not self.proof.proves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +77,36 @@ def judge(
             which = digest.matches(passwords)
             if which is None:
                 return NotAtRun("has a digest of no password here")
-            found = _command(digest.text.decode("latin-1"))
+            found = command_in(digest.text.decode("latin-1"))
             if found is None:
-                return NotAtRun("does not begin with AT or HAT")
-            return AtRun(found[0], found[1], which, digest.transaction, digest.session)
+                return NO_COMMAND
+            return AtRun(found[0], found[1], which, digest.transaction, digest.session, digest.digest)
     if not is_listed(deliver.originator, numbers):
         return NotAtRun("comes from no number of the white list")
-    text: str | None = data.text
-    if data.alphabet is Alphabet.UCS2:
-        text = _straightened(data.text) if convert_ucs2 else None
+    text = text_of(deliver, convert_ucs2=convert_ucs2)
     if text is None:
         return NotAtRun("is written in UCS-2")
-    found = _command(text)
-    return AtRun(*found) if found is not None else NotAtRun("does not begin with AT or HAT")
+    found = command_in(text)
+    return AtRun(*found) if found is not None else NO_COMMAND
+
+
+NO_COMMAND: Final = NotAtRun("does not begin with AT or HAT")
+
+
+def text_of(deliver: Deliver, *, convert_ucs2: bool) -> str | None:
+    """Return the text in which a command may stand, None for UCS-2 that can't be converted or shall not be."""
+    data = deliver.user_data
+    if data.alphabet is Alphabet.UCS2:
+        return _straightened(data.text) if convert_ucs2 else None
+    return data.text
+
+
+def command_in(text: str) -> tuple[str, bool] | None:
+    """Return the command line and whether an answer is wanted, or None for any other text."""
+    line = text.strip(" ")  # a line end stays: one is the parser's to drop, more refuse the line (REQ-4)
+    if line[:3].upper() == "HAT":
+        return line[1:], False
+    return (line, True) if line[:2].upper() == "AT" else None
 
 
 def is_listed(sender: Address, numbers: Sequence[str]) -> bool:
@@ -125,10 +161,10 @@ def answers(
     else:
         if int(which) >= len(passwords):
             raise LookupError("the password of the request is no longer configured")
-        octets = text.encode("latin-1", "replace")
-        parts = digest_parts(
-            octets, passwords[int(which)], int(context["transaction"] or 0), int(context["session"] or 0)
-        )
+        sendable, replaced = replace_unsendable(text, Alphabet.EIGHT_BIT)
+        octets = encode_text(sendable, Alphabet.EIGHT_BIT)
+        transaction, session = int(context["transaction"] or 0), int(context["session"] or 0)
+        parts = replace(digest_parts(octets, passwords[int(which)], transaction, session), replaced=replaced)
     return tuple(Submit(to, part, dcs, validity=ANSWER_VALIDITY) for part in parts.parts), parts
 
 
@@ -145,11 +181,3 @@ def _straightened(text: str) -> str | None:
     """Return a UCS-2 text as plain ASCII, or None if it holds anything else."""
     plain = text.translate(_STRAIGHT)
     return plain if plain.isascii() else None
-
-
-def _command(text: str) -> tuple[str, bool] | None:
-    """Return the command line and whether an answer is wanted, or None for any other text."""
-    line = text.strip(" ")  # a line end stays: one is the parser's to drop, more refuse the line (REQ-4)
-    if line[:3].upper() == "HAT":
-        return line[1:], False
-    return (line, True) if line[:2].upper() == "AT" else None

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atrund.at.reader import Line
+from atrund.atrun.instance import frame
 from atrund.atrun.message import AtRun, NotAtRun, answer_text, answers, context_of, is_listed, judge, message_key
 from atrund.atrun.request import End, Outcome, Reason
 from atrund.sms.address import Address, TypeOfNumber
@@ -358,6 +360,20 @@ def test_a_digest_answer_of_foreign_letters_is_octets_still() -> None:
     response = parse_response(submit.user_data.content)
     assert response is not None
     assert response.text == b"\xe9?"
+
+
+@given(
+    st.lists(st.text(max_size=30) | st.sampled_from(["AT+CSQ", "HAT+CSQ", "D0D0D0"])), st.sampled_from([0, 4, 8, 21])
+)
+def test_no_answer_is_a_request_so_that_two_gateways_do_not_answer_one_another(lines: list[str], dcs: int) -> None:
+    shown = tuple(Line(line, lead=True) for line in lines)
+    outcome = Outcome(End.OK, final="OK", framed=frame(shown, Outcome(End.OK, final="OK")))
+    for text in (answer_text(outcome), answer_text(Outcome(End.REJECTED, Reason.POLICY))):
+        for password in (None, 0) if dcs in {4, 21} else (None,):  # a digest is made of octets
+            asked = {"dcs": dcs, "password": password, "transaction": 0, "session": 1}
+            for message in answers(text, asked, Address.parse(PHONE), [PASSWORD], 1)[0]:
+                back = Deliver(Address.parse(PHONE), STAMP, message.user_data, message.dcs)
+                assert isinstance(judge(back, [PHONE], [PASSWORD], convert_ucs2=True), NotAtRun)
 
 
 def test_an_answer_needs_the_password_of_its_request() -> None:
