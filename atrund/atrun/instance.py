@@ -82,12 +82,14 @@ class LineEditor:
     """Bytes as they are typed -> command lines: CR (S3) ends one, BS (S5) takes back (V.250 5.2.1, 6.2.1, 6.2.3).
 
     LF and NUL count for nothing before a line's first character, which is where CR LF and CR NUL put them; inside a
-    line they are kept, so that they refuse it (REQ-4). While `repeats` is set, `A/` at a line's beginning gives the
+    line NUL is kept, so that it refuses it (REQ-4), and so is LF, unless `takes_lf`: then it ends a line as CR does
+    while S3 is CR, for that is what many a program sends. While `repeats` is set, `A/` at a line's beginning gives the
     last line again, at once (V.250 5.2.4); during a login it must not be, for that line would be a password.
     """
 
-    def __init__(self, *, repeats: bool = False) -> None:
+    def __init__(self, *, repeats: bool = False, takes_lf: bool = False) -> None:
         self.repeats = repeats
+        self._takes_lf = takes_lf
         self._line = bytearray()
         self._over = 0
         self._end = _CR
@@ -104,7 +106,7 @@ class LineEditor:
         lines: list[str] = []
         echo = bytearray()
         for octet in data:
-            if octet == self._end:
+            if octet == self._end or (octet == _LF and self._line and self._takes_lf and self._end == _CR):
                 lines.append(self._taken())
                 echo.append(octet)
             elif octet in self._backspaces:
@@ -136,6 +138,7 @@ class LineEditor:
 
 
 _CR: Final = 0x0D
+_LF: Final = 0x0A
 _IGNORED: Final = b"\n\0"
 """LF behind CR, and the NUL that telnet sends behind a bare CR (RFC 854)."""
 _KEPT_MAX: Final = LINE_MAX + 3

@@ -456,7 +456,8 @@ def test_no_refusal_shows_a_secret(line: str) -> None:
         ("AT#TCPATRUNL=1", ["AT#TCPATRUNL=1"], Running(listening=True), []),
         ("AT#TCPATRUNL=1", ["AT#TCPATRUNL=1"], Running(), [ServiceSet(Service.TCP_SERVER, True, 2, False)]),
         ("AT#TCPATRUND=1", ["AT#TCPATRUND=1"], Running(client=2), [ServiceSet(Service.TCP_CLIENT, True, 2, False)]),
-        ("AT#TCPATRUND=1", ["AT#TCPATRUND=1"], Running(client=1), []),
+        ("AT#TCPATRUND=1", ["AT#TCPATRUND=1"], Running(client=1), [ServiceSet(Service.TCP_CLIENT, True, 2, False)]),
+        ("AT#TCPATRUND=1", ["AT#TCPATRUND=1"], Running(client=1, connected=True), []),
         ("AT#TCPATRUND=0", ["AT#TCPATRUND=1"], Running(client=1), [ServiceSet(Service.TCP_CLIENT, False, 2, True)]),
         ("AT#TCPATRUNCLOSE", [], Running(), [CloseTcp()]),
         ("AT#ATRUNCONFIRM=07", [], Running(confirmations={7: "x"}), [Confirm(7)]),
@@ -478,6 +479,7 @@ RATES = "(300,1200,2400,4800,9600,19200,38400,57600,115200)"
         ("AT#TCPATRUND?", Running(client=2), ["#TCPATRUND: 0,2"]),
         ("AT#ENAEVMONI?", Running(monitoring=True), ["#ENAEVMONI: 0,1"]),
         ("AT#TCPATCONSER=?", Running(serial_ports=(0, 1)), [f"#TCPATCONSER: (0,1),{RATES}"]),
+        ("AT#TCPATCONSER=?", Running(serial_ports=(1,), serial_rates={1: (9, 10)}), ["#TCPATCONSER: (1),(9,10)"]),
         ("AT#ATRUNCONFIRM", Running(confirmations={3: "#ATRUNCONFIRM: 3,5"}), ["#ATRUNCONFIRM: 3,5"]),
         ("AT#ATRUNCONFIRM?", Running(confirmations={3: "#ATRUNCONFIRM: 3,5"}), ["#ATRUNCONFIRM: 3,5"]),
     ],
@@ -524,13 +526,15 @@ def test_doubtful_socket_settings_are_taken_with_a_warning(line: str, warnings: 
     assert all(word in warning for word, warning in zip(warnings, reply.warnings, strict=True))
 
 
-TCP_SESSION = Context(asker=Asker(Door.TCP), running=Running(serial_ports=(0, 2)))
+TCP_SESSION = Context(asker=Asker(Door.TCP), running=Running(serial_ports=(0, 2, 3), serial_rates={3: (9600, 921600)}))
 
 
 @pytest.mark.parametrize(
     ("line", "final", "effects"),
     [
         ("AT#TCPATCONSER=2,115200", "CONNECT", [EnterTransparent(2, 115200)]),
+        ("AT#TCPATCONSER=3,921600", "CONNECT", [EnterTransparent(3, 921600)]),
+        ("AT#TCPATCONSER=3,115200", BAD, []),
         ("AT#TCPATCONSER=1,115200", BAD, []),
         ("AT#TCPATCONSER=0,14400", BAD, []),
         ("AT#TCPATCONSER=0", BAD, []),

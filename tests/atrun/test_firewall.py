@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.atrun.firewall import admits
+from atrund.atrun.firewall import Instruction, admits, socket_filter
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,68 @@ def test_a_mapped_peer_fares_as_the_same_peer_unmapped(peer: IPv4Address, rule: 
     rules = [Accept(rule, mask)]
     assert admits(rules, f"::ffff:{peer}") is admits(rules, str(peer))
     assert admits(rules, str(peer)) is (int(peer) & int(mask) == int(rule) & int(mask))
+
+
+def passes(program: tuple[Instruction, ...], packet: bytes) -> bool:
+    """Run a filter as linux/filter.h has it, for the few instructions that these are made of."""
+    at, value = 0, 0
+    while True:
+        code, if_true, if_false, constant = program[at]
+        at += 1
+        match code:
+            case 0x20:
+                offset = constant - 0xFFF00000
+                value = int.from_bytes(packet[offset : offset + 4])
+            case 0x54:
+                value &= constant
+            case 0x15:
+                at += if_true if value == constant else if_false
+            case 0x06:
+                return bool(constant)
+            case _:
+                raise AssertionError(code)
+
+
+def packet(peer: IPv4Address | IPv6Address) -> bytes:
+    """A network header with nothing in it but who sent it."""
+    return bytes(12) + peer.packed + bytes(4) if peer.version == 4 else bytes(8) + peer.packed + bytes(16)
+
+
+addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+rules_and_peers = st.one_of(
+    *(
+        st.tuples(
+            st.lists(st.builds(Accept, st.ip_addresses(v=version), st.ip_addresses(v=version)), max_size=21),
+            st.ip_addresses(v=version),
+        )
+        for version in (4, 6)
+    )
+)
+
+
+@given(rules_and_peers, st.data())
+def test_the_kernel_s_filter_passes_whom_the_rules_admit(
+    given: tuple[list[Accept], IPv4Address | IPv6Address], data: st.DataObject
+) -> None:
+    rules, peer = given
+    others = data.draw(st.lists(st.builds(Accept, addresses, addresses).filter(of_one_family), max_size=3))
+    in_a_rule: bool = data.draw(st.booleans())
+    if rules and in_a_rule:  # a peer of the last rule, whatever its other bits are
+        rule = rules[-1]
+        bits = int(rule.mask)
+        peer = type(peer)(int(rule.address) & bits | int(peer) & ~bits & (1 << peer.max_prefixlen) - 1)
+    program = socket_filter([*others, *rules], peer.version)
+    if peer.version == 6 and peer.ipv4_mapped is not None:
+        return  # an IPv6 socket of ours takes no such peer (IPV6_V6ONLY)
+    assert passes(program, packet(peer)) == admits([*others, *rules], str(peer))
+
+
+def of_one_family(rule: Accept) -> bool:
+    return rule.address.version == rule.mask.version
+
+
+def test_no_jump_is_too_long_for_its_octet() -> None:
+    rules = [accept(f"2001:db8::{number:x}", "ffff:" * 7 + "ffff") for number in range(21)]
+    program = socket_filter(rules, 6)
+    assert len(program) == 21 * 13 + 1
+    assert all(0 <= jump <= 255 for _, *jumps, _ in program for jump in jumps)

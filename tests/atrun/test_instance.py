@@ -49,6 +49,27 @@ def test_typed_bytes_become_lines(typed: bytes, lines: list[str], echo: bytes) -
     assert LineEditor().feed(typed) == Typed(tuple(lines), echo)
 
 
+@pytest.mark.parametrize(
+    ("typed", "lines"),
+    [
+        (b"AT\nATI\n", ["AT", "ATI"]),
+        (b"AT\r\nATI\r\n", ["AT", "ATI"]),
+        (b"AT\r\0ATI\n", ["AT", "ATI"]),
+        (b"\n\nAT\n\n", ["AT"]),
+        (b"AT+CSQ\0\n", ["AT+CSQ\0"]),
+    ],
+)
+def test_a_line_feed_ends_a_line_where_it_may(typed: bytes, lines: list[str]) -> None:
+    assert LineEditor(takes_lf=True).feed(typed).lines == tuple(lines)
+
+
+def test_a_line_feed_ends_no_line_where_s3_is_another_character() -> None:
+    editor = LineEditor(takes_lf=True)
+    editor.follow(Interface(registers={"S3": (30,)}))
+    assert editor.feed(b"AT\n").lines == ()
+    assert editor.feed(b"\x1e").lines == ("AT\n",)
+
+
 def test_what_was_typed_stays_for_the_next_read() -> None:
     editor = LineEditor()
     assert editor.feed(b"AT+C").lines == ()

@@ -72,18 +72,21 @@ class Delays:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What runs now. `client` is the <stat> of `#TCPATRUND`; `held`: instances that somebody else has, and who.
+    """What runs now. `client` is the <stat> of `#TCPATRUND`, `connected` whether its call is up.
 
-    `data_call`: the port of the asker's instance is in one. `serial_ports`: those that the configuration names for
-    `#TCPATCONSER`. `confirmations`: the line of each open one by its id, in order.
+    `held`: instances that somebody else has, and who. `data_call`: the port of the asker's instance is in one.
+    `serial_ports`: those that the configuration names for `#TCPATCONSER`; `serial_rates`: the rates of each, where they
+    are not the vendor's. `confirmations`: the line of each open one by its id, in order.
     """
 
     listening: bool = False
     client: int = 0
+    connected: bool = False
     monitoring: bool = False
     data_call: bool = False
     held: Mapping[int, str] = field(default_factory=dict)
     serial_ports: tuple[int, ...] = ()
+    serial_rates: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     confirmations: Mapping[int, str] = field(default_factory=dict)
 
 

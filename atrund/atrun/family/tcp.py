@@ -87,7 +87,7 @@ def _read_listen(context: Context) -> tuple[str, ...]:
 
 
 def _set_dial(given: tuple[str, ...], context: Context) -> Done:
-    return switch(Service.TCP_CLIENT, given, context, up=context.running.client == 1)
+    return switch(Service.TCP_CLIENT, given, context, up=context.running.connected)
 
 
 def _read_dial(context: Context) -> tuple[str, ...]:
@@ -160,12 +160,14 @@ def _set_serial(given: tuple[str, ...], context: Context) -> Done:
     if context.asker.door is not Door.TCP:
         raise Refused(Reason.POLICY, "the way to a serial port is open from the TCP session alone")
     port = number(given, 0, "port", context.running.serial_ports)
-    rate = number(given, 1, "rate", SERIAL_RATES)
+    rate = number(given, 1, "rate", context.running.serial_rates.get(port, SERIAL_RATES))
     return Done(effects=(EnterTransparent(port, rate),), final="CONNECT")
 
 
 def _test_serial(context: Context) -> tuple[str, ...]:
-    return (f"{shown(context.running.serial_ports)},{shown(SERIAL_RATES)}",)
+    ports, rates = context.running.serial_ports, context.running.serial_rates
+    known = {rate for port in ports for rate in rates.get(port, SERIAL_RATES)}
+    return (f"{shown(ports)},{shown(tuple(sorted(known)) or SERIAL_RATES)}",)
 
 
 def _set_delay(given: tuple[str, ...], context: Context) -> Done:
