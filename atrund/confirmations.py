@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from atrund.at.syntax import parse
+from atrund.at.syntax import Command, parse
 from atrund.atrun.request import Door, Request
 from atrund.atrun.undo import (
     CONFIRM_AFTER,
@@ -23,6 +23,7 @@ from atrund.atrun.undo import (
     Plan,
     State,
     UndoImpossible,
+    before,
     retry_after,
     together,
     undoing,
@@ -30,7 +31,7 @@ from atrund.atrun.undo import (
 from atrund.ledger import Ledger, StorageError, nvm
 from atrund.mirror import Mirror
 from atrund.module.channel import Channel
-from atrund.module.turn import STEP, LinkLostError, TimedOutError, Turn
+from atrund.module.turn import STEP, Answer, LinkLostError, TimedOutError, Turn
 from atrund.module.turns import URGENT, QueueFullError, WaitedTooLongError
 
 log = structlog.get_logger()
@@ -65,7 +66,8 @@ class Confirmations:
         self._ledger = ledger
         self._mirror = mirror
         self._channel = channel
-        self._after = after
+        self.after = after
+        """Seconds until what is armed from now on is undone."""
         self._open: dict[int, _Open] = {}
         self._news = asyncio.Event()
 
@@ -80,7 +82,7 @@ class Confirmations:
         "" where the commands set what is there already: nothing can be undone, and nothing waits. Raises
         `NotArmedError`, and `TimedOutError` and `LinkLostError` as a turn does.
         """
-        answers = {read: (await turn.ask(f"AT{read}", timeout=STEP)).lines for read in plan.reads}
+        answers = {read: (await _ask(turn, read, STEP)).lines for read in plan.reads}
         try:
             undo = plan.undo_line(answers)
         except UndoImpossible as error:
@@ -89,7 +91,7 @@ class Confirmations:
             return ""
         if len(self._open) >= OPEN_MAX:
             raise NotArmedError(f"{OPEN_MAX} commands wait for their confirmation already")
-        due = self._ledger.run + self._after
+        due = self._ledger.run + self.after
         write = nvm.arm(undo, due=due, rid=request.rid, door=request.door.value, peer=request.peer)
         putting = asyncio.ensure_future(self._ledger.durable(write))
         try:
@@ -152,15 +154,17 @@ class Confirmations:
                 if why := _unusable(armed):
                     log.error("an undo can't be run and is left in the ledger", detail=why, rid=armed.rid)
                 else:
-                    self._open.setdefault(armed.id, _Open(armed, Life(State.ARMED), next=armed.due))
+                    life = Life(State.ARMED)
+                    life.step(Event.FOUND_AFTER_RESTART)
+                    self._open.setdefault(armed.id, _Open(armed, life, next=armed.due))
             return
 
     async def _undo(self, group: list[_Open]) -> None:
         """Undo one whose time is over, and with it the younger ones that rest on it."""
         for one in group:
             if one.life.state is State.ARMED:
-                one.life.step(Event.TIME_OVER)
                 self._tell(one, "not confirmed in time")
+            one.life.step(Event.TIME_OVER)
         why = await self._run_undo(group)
         if not why:
             try:
@@ -175,6 +179,7 @@ class Confirmations:
                 del self._open[one.armed.id]
                 self._tell(one, "undone")
                 continue
+            one.life.step(Event.NOT_OK)
             one.tries += 1
             one.next = self._ledger.run + retry_after(one.tries)
             log.warning("undo failed", id=one.armed.rid, detail=why, tries=one.tries)
@@ -188,7 +193,7 @@ class Confirmations:
         try:
             async with channel.turn(URGENT, what="undo", rid=group[0].armed.rid) as turn:
                 for command in undoing(one.armed for one in group if one.armed.id in self._open):
-                    final = (await turn.ask(f"AT{command}", timeout=UNDO_TIMEOUT)).final
+                    final = (await _ask(turn, command, UNDO_TIMEOUT)).final
                     failed += [] if final.ok else [f"{command.name}: {final.text}"]
         except (LinkLostError, TimedOutError, QueueFullError, WaitedTooLongError) as error:
             return str(error)
@@ -201,6 +206,12 @@ class Confirmations:
     def _tell(self, one: _Open, what: str) -> None:
         armed = one.armed
         self._ledger.behind(*self._mirror.session(Door(armed.door), armed.peer, f"command {what}", None, armed.rid))
+
+
+async def _ask(turn: Turn, command: Command, timeout: float) -> Answer:
+    for line in before(command):
+        await turn.ask(f"AT{line}")
+    return await turn.ask(f"AT{command}", timeout=timeout)
 
 
 def _unusable(armed: Armed) -> str:

@@ -187,6 +187,34 @@ async def test_only_what_changes_something_is_undone() -> None:
         assert undos(there.disk)[1:] == ['AT+CSCA="+393492000009",145']
 
 
+async def test_a_service_centre_without_its_type_is_the_one_that_the_module_makes_of_it() -> None:
+    async with house() as there:
+        assert await said(there, 'AT+CSCA="+393492000009"') == ["OK"]
+        assert undos(there.disk) == []
+        assert (await said(there, 'AT+CSCA="+393492000001"'))[0].startswith("#ATRUNCONFIRM: 1,")
+        assert await said(there, "AT+CSCA?") == ['+CSCA: "+393492000001",145', "OK"]
+        await asyncio.sleep(AFTER + 10)
+        assert await said(there, "AT+CSCA?") == ['+CSCA: "+393492000009",145', "OK"]
+        assert undos(there.disk) == []
+
+
+async def test_what_is_text_is_read_and_undone_in_one_alphabet_whatever_the_instance_has() -> None:
+    """Under UCS2 a module shows +CSCA in hexadecimal digits (TS 27.005 3.3.1)."""
+    async with house() as there:
+        assert await said(there, 'AT+CSCS="UCS2";+CSCA?') == ['+CSCA: "+393492000009",145', "OK"]
+        begin = len(there.wire.seen)
+        await said(there, 'AT+CSCA="+393492000001"')
+        await asyncio.sleep(AFTER + 10)
+        assert [line for line in there.wire.seen[begin:] if "+CSC" in line] == [
+            'AT+CSCS="IRA"',
+            "AT+CSCA?",
+            'AT+CSCS="UCS2"',
+            'AT+CSCA="+393492000001"',
+            'AT+CSCS="IRA"',
+            'AT+CSCA="+393492000009",145',
+        ]
+
+
 async def test_a_disk_that_refuses_the_undo_stops_the_command() -> None:
     async with house() as there:
         there.disk.broken = "disk full"

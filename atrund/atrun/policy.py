@@ -118,11 +118,6 @@ DEFAULTS: Final = {door: LOCAL_DEFAULT if door is Door.LOCAL else REMOTE_DEFAULT
 """What each door has where the configuration says nothing (POL-2)."""
 
 
-def judge(commands: Iterable[Command]) -> Refusal | None:
-    """Return why the line must not run at a door that has nothing but the shipped tables, or None when it may."""
-    return decide(commands).refusal
-
-
 def decide(
     commands: Iterable[Command],
     asker: Asker = Asker(),

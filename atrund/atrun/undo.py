@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from atrund.at.syntax import Command, LineRefused, arguments, parse, unparse
-from atrund.atrun.hazards import Answers, Undo, whole
+from atrund.atrun.hazards import Answers, Undo
+from atrund.atrun.interface import Interface, prelude
 from atrund.table import To, step
 
 CONFIRM_AFTER: Final = 300.0
@@ -128,18 +129,19 @@ def _same(made: Command, given: Command) -> bool:
 
 
 def _plain(command: Command) -> tuple[str | int, ...]:
-    """The arguments; numbers without quotes as numbers, for a telephone number is none."""
-    return tuple(int(one) if one.isascii() and one.isdecimal() else one for one in arguments(command.args))
+    """The arguments; numbers without quotes as numbers, for a telephone number is none.
+
+    The type of a service centre's address may be left out: 145 with a `+` in the address, else 129 (TS 27.005 3.3.1).
+    """
+    given = arguments(command.args)
+    if command.name == "+CSCA" and given[1:] in {(), ("",)}:
+        given = (given[0], "145" if "+" in given[0] else "129")
+    return tuple(int(one) if one.isascii() and one.isdecimal() else one for one in given)
 
 
-def listing(armed: Iterable[Armed], now: float) -> tuple[str, ...]:
-    """Return the answer to `AT#ATRUNCONFIRM` alone: a line for each open one, that with the least time left first."""
-    return tuple(one.line(now) for one in sorted(armed, key=lambda one: (one.due, one.id)))
-
-
-def confirmed_id(args: str) -> int | None:
-    """Return the id of `AT#ATRUNCONFIRM=<id>`, or None when that is none."""
-    return whole(args)
+def before(command: Command) -> tuple[Command, ...]:
+    """Return what to send before a read or an undoing command, so that both speak of one alphabet (+CSCS)."""
+    return prelude((command,), Interface(), {"+CSCS": ""}, "")
 
 
 def retry_after(tries: int) -> float:
@@ -164,7 +166,6 @@ class Event(enum.Enum):
     NO_UNDO = "the old value can't be told"
     RECORDED = "recorded"
     NOT_RECORDED = "not recorded"
-    NOT_SENT = "the command was not sent"
     CONFIRMED = "confirmed"
     TIME_OVER = "time over"
     OK = "answered with OK"
@@ -193,7 +194,6 @@ TRANSITIONS: Final[dict[State, dict[Event, To[State, Effect]]]] = {
         Event.NOT_RECORDED: _REFUSED,
     },
     State.ARMED: {
-        Event.NOT_SENT: To(State.DROPPED, (Effect.RECORD_END,)),
         Event.CONFIRMED: _CONFIRMED,
         Event.TIME_OVER: To(State.UNDOING, (Effect.RUN_UNDO,)),
         # Whether the command was sent is unknown: the undo sets what was there before it.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from atrund.at.syntax import Command, LineRefused, Op, parse, unparse
 from atrund.atrun.hazards import HAZARDS
-from atrund.atrun.policy import DATA_MODE, OWNED, PROMPTING, Refusal, judge
+from atrund.atrun.policy import DATA_MODE, OWNED, PROMPTING, Refusal, decide
 from atrund.atrun.request import Reason
 
 # A refused form of each command of the note's list, then of ours; the last words of a row are forms that pass.
@@ -59,7 +59,7 @@ HARMLESS = [form for _, forms in NOTES + OURS for form in forms.split()]
 
 
 def judged(line: str) -> Refusal | None:
-    return judge(parse(line))
+    return decide(parse(line)).refusal
 
 
 def rule(line: str) -> str:
@@ -157,7 +157,7 @@ def test_a_number_is_judged_by_its_value_and_what_is_none_is_refused(line: str) 
         commands = parse(line)
     except LineRefused:
         return
-    assert judge(commands) is not None
+    assert decide(commands).refusal is not None
 
 
 def test_a_number_with_many_zeros_in_front_is_that_number() -> None:
@@ -369,7 +369,7 @@ def test_the_tables_name_commands_as_the_parser_does() -> None:
 
 
 def test_an_empty_line_passes() -> None:
-    assert judge(()) is None
+    assert decide(()).refusal is None
 
 
 PIECES = st.sampled_from(
@@ -408,7 +408,7 @@ def test_whatever_passes_is_still_harmless_when_it_is_read_again(tail: str) -> N
     except LineRefused:
         return
     assert parse(unparse(commands)) == commands
-    if judge(commands) is None:
+    if decide(commands).refusal is None:
         assert not any(c.name in {"+CFUN", "#SHDN"} and c.op in {Op.SET, Op.EXECUTE} for c in commands)
         assert not any(c.name in OWNED for c in commands)
         # no dial string may carry on behind its end for a module that ignores quotes there
@@ -429,4 +429,4 @@ def test_spelling_never_changes_the_judgement(
     spelled = "0" * zeros + str(number)
     argument = f'"{spelled}"' if quoted else spelled
     other = f"AT {name.lower()} = {','.join([argument, *more])} ;"
-    assert (judge([plain]) is None) is (judged(other) is None)
+    assert (decide([plain]).refusal is None) is (judged(other) is None)
