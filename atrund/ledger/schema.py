@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger's file: its schema with versions, opened with care. A newer or a damaged one is refused, unharmed."""
 
+import contextlib
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
+
+from atrund.atrun.secrets import mask_line
 
 MIGRATIONS: Final = (
     """
@@ -68,8 +72,46 @@ MIGRATIONS: Final = (
         peer TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE history (               -- of SMS: what came, what was decided, and where it is now (MOD-5)
+        n       INTEGER PRIMARY KEY AUTOINCREMENT,
+        key     TEXT NOT NULL UNIQUE,    -- as in messages
+        ts      TEXT NOT NULL,           -- of the latest change
+        peer    TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        why     TEXT NOT NULL,
+        sent    TEXT NOT NULL,           -- the service centre's time
+        rid     TEXT NOT NULL,           -- of the request that an ATRUN SMS made
+        outcome TEXT NOT NULL,
+        fate    TEXT NOT NULL,           -- '', moved, published, deleted
+        text    TEXT,                    -- of what was moved here alone
+        raw     BLOB
+    );
+    UPDATE requests SET line = mask_line(line) WHERE outcome IS NOT NULL;
+    """,
+    """
+    CREATE TABLE claims (                -- SMS whose code, seal or digest was judged, until their outcome is recorded
+        key      TEXT PRIMARY KEY,       -- as in messages
+        reason   TEXT NOT NULL,          -- '' for one that was let in
+        detail   TEXT NOT NULL,
+        answered INTEGER NOT NULL,
+        run      REAL NOT NULL
+    );
+    CREATE TABLE counters (              -- how far codes and seals are used up
+        subject TEXT PRIMARY KEY,        -- whose, with a fingerprint of the secret
+        counter INTEGER NOT NULL,
+        extra   INTEGER NOT NULL         -- of codes: wrong ones in a row; of seals: the bits of the window
+    );
+    CREATE TABLE uses (                  -- what may not come again, or not so often, for a while
+        n       INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind    TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        run     REAL NOT NULL
+    );
+    CREATE INDEX uses_of ON uses (kind, subject);
+    """,
 )
-"""One script a version; a later version adds scripts and never changes one."""
+"""One script a version; a later version adds scripts and never changes one. `mask_line` is that of `secrets`."""
 
 VERSION: Final = len(MIGRATIONS)
 
@@ -86,6 +128,7 @@ def open_file(path: Path) -> sqlite3.Connection:
     try:
         _examine(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        _keep_private(path)
     except (sqlite3.OperationalError, OSError) as error:
         raise LedgerRefusedError(f"{path}: {error}; the folder must exist and belong to the user atrund") from error
     except sqlite3.DatabaseError as error:
@@ -125,13 +168,30 @@ def _examine(path: Path) -> None:
             shared.unlink(missing_ok=True)
 
 
+def _keep_private(path: Path) -> None:
+    """Have a file that not everybody may read, for passwords are in it; SQLite gives those beside it the same mode."""
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(OSError):  # not there, another's, or on a disk that can't be written
+            if (mode := stat.S_IMODE(file.stat().st_mode)) & _EVERYBODY:
+                file.chmod(mode & ~_EVERYBODY)
+
+
+_EVERYBODY: Final = stat.S_IRWXO
+
+
 def _damaged(path: Path, why: object) -> LedgerRefusedError:
     return LedgerRefusedError(f"{path}: damaged ({why}); move it away to begin anew, or restore it")
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
+    # Rows are small, and each page that one touches is written whole, twice: a quarter of SQLite's usual size halves
+    # what an SMS costs a router's flash. It counts for a new file alone.
+    connection.execute("PRAGMA page_size=1024")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    # What was deleted or overwritten is gone from the pages (POL-3); FAST costs no write of its own.
+    connection.execute("PRAGMA secure_delete=FAST")
+    connection.create_function("mask_line", 1, mask_line, deterministic=True)
     connection.execute("PRAGMA journal_size_limit=1048576")  # a WAL that grew once must not hold a router's flash
     connection.execute("BEGIN IMMEDIATE")  # a file that can't be written shows here, not at the first promise
     connection.execute("ROLLBACK")

@@ -22,6 +22,8 @@ AUDIT_MAX: Final = 50_000
 """Audit rows kept, the newest: some 10 MB."""
 MESSAGES_SPAN: Final = 30 * 86400.0
 """Seconds of running for which a judged SMS is remembered (SMS-11)."""
+MESSAGES_MAX: Final = 20_000
+"""Judged SMS remembered, the newest, beside what lies in a store: one in 130 s for all that span; some 4 MB."""
 
 RECORDED: Final = "recorded"
 SENT: Final = "sent"
@@ -63,7 +65,7 @@ def record(request: Request, run: float) -> Write:
     """
 
     def write(db: sqlite3.Connection) -> Known | None:
-        if request.key and (known := _one(db, "door = ? AND key = ?", (request.door.value, request.key))):
+        if request.key and (known := _one(db, _BY_KEY, (request.door.value, request.key))):
             return known
         added = db.execute(
             "INSERT INTO requests (rid, door, peer, key, digest, line, asked, state, run) VALUES (?,?,?,?,?,?,?,?,?)",
@@ -91,10 +93,13 @@ def mark_sent(rid: str) -> Write:
 
 
 def mark_ended(rid: str, outcome: Outcome) -> Write:
-    """Note the one outcome, at the run clock as it was last kept; a second one changes nothing."""
+    """Note the one outcome, at the run clock as it was last kept; a second one changes nothing.
+
+    The secrets of the command line are gone with it: what is not run any more is shown at most (POL-3).
+    """
     return _change(
-        "UPDATE requests SET state = 'ended', outcome = ?, ended = (SELECT value FROM meta WHERE name = 'run')"
-        " WHERE rid = ? AND outcome IS NULL",
+        "UPDATE requests SET state = 'ended', outcome = ?, ended = (SELECT value FROM meta WHERE name = 'run'),"
+        " line = mask_line(line) WHERE rid = ? AND outcome IS NULL",
         (_outcome_to_json(outcome), rid),
     )
 
@@ -106,7 +111,7 @@ def mark_answered(rid: str) -> Write:
 
 def known_by_key(door: Door, key: str) -> Write:
     """Return the request under a key, or None."""
-    return lambda db: _one(db, "door = ? AND key = ?", (door.value, key))
+    return lambda db: _one(db, _BY_KEY, (door.value, key))
 
 
 def unfinished(door: Door) -> Write:
@@ -133,8 +138,8 @@ def post(
 ) -> Write:
     """Put a message into the outbox.
 
-    Every `TRIM_EVERY` of them its mirror rows past `records` or `octets` give way, the oldest first, never an answer;
-    they are counted as `dropped`.
+    Every `TRIM_EVERY` of them its mirror rows past `records` or `octets` give way, the oldest first, then what came in
+    on `sms/received`, never an answer; they are counted as `dropped`.
     """
     values = (int(response), topic, payload, json.dumps(dict(extra or {})))
 
@@ -190,9 +195,13 @@ def audit(
     return write
 
 
-def remember_message(key: str, verdict: str, run: float) -> Write:
-    """Note that an SMS was judged."""
-    return _change("INSERT OR IGNORE INTO messages (key, verdict, run) VALUES (?,?,?)", (key, verdict, run))
+def remember_message(key: str, verdict: str, run: float, *, anew: bool = False) -> Write:
+    """Note that an SMS was judged; one that has a verdict keeps it, unless it was decided `anew`."""
+    clash = "DO UPDATE SET verdict = excluded.verdict" if anew else "DO NOTHING"
+    return _change(
+        f"INSERT INTO messages (key, verdict, run) VALUES (?,?,?) ON CONFLICT (key) {clash}",  # noqa: S608 - constants
+        (key, verdict, run),
+    )
 
 
 def message_verdicts() -> Write:
@@ -204,7 +213,7 @@ def counts() -> Write:
     """Return how much is in each table, for the status, and how many rows of the mirror were ever `dropped`."""
 
     def look(db: sqlite3.Connection) -> dict[str, int]:
-        tables = ("requests", "outbox", "audit", "messages")
+        tables = ("requests", "outbox", "audit", "messages", "history")
         found = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}  # noqa: S608 - constants
         return {**found, "dropped": int(get_meta("dropped", 0)(db))}
 
@@ -253,10 +262,11 @@ def keep_run(run: float) -> Write:
 
 
 def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
-    """Forget the messages that are past their span, save those whose keys are `still_there` in a store."""
+    """Forget the messages that are past span or cap, save those whose keys are `still_there` in a store."""
     kept = json.dumps(list(still_there))
-    forget = "DELETE FROM messages WHERE run < ? AND key NOT IN (SELECT value FROM json_each(?))"
-    return (_change(forget, (run - MESSAGES_SPAN, kept)),)
+    past = "run < ? OR rowid <= (SELECT rowid FROM messages ORDER BY rowid DESC LIMIT 1 OFFSET ?)"
+    forget = f"DELETE FROM messages WHERE ({past}) AND key NOT IN (SELECT value FROM json_each(?))"  # noqa: S608 - constant
+    return (_change(forget, (run - MESSAGES_SPAN, MESSAGES_MAX, kept)),)
 
 
 _COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered, ended, run"
@@ -265,15 +275,22 @@ _COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, an
 _OCTETS: Final = "length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB)) + length(CAST(extra AS BLOB))"
 
 
+_DROPPABLE: Final = ("response = 0", "response = 1 AND topic LIKE '%/sms/received'")
+"""What gives way for room, in this order. Anybody can send an SMS: without an end it would fill the disk (MQ-5)."""
+
+
 def _trim_outbox(db: sqlite3.Connection, records: int, octets: int) -> None:
     rows, size = db.execute(f"SELECT count(*), total({_OCTETS}) FROM outbox").fetchone()  # noqa: S608 - constant
-    dropped = last = 0
-    for seq, own in db.execute(f"SELECT seq, {_OCTETS} FROM outbox WHERE response = 0 ORDER BY seq"):  # noqa: S608 - as above
-        if rows - dropped <= records and size <= octets:
-            break
-        dropped, last, size = dropped + 1, seq, size - own
+    dropped = 0
+    for which in _DROPPABLE:
+        last = 0
+        for seq, own in db.execute(f"SELECT seq, {_OCTETS} FROM outbox WHERE {which} ORDER BY seq"):  # noqa: S608 - as above
+            if rows - dropped <= records and size <= octets:
+                break
+            dropped, last, size = dropped + 1, seq, size - own
+        if last:
+            db.execute(f"DELETE FROM outbox WHERE seq <= ? AND {which}", (last,))  # noqa: S608 - as above
     if dropped:
-        db.execute("DELETE FROM outbox WHERE seq <= ? AND response = 0", (last,))
         db.execute(
             "INSERT INTO meta VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
             (dropped,),
@@ -282,6 +299,10 @@ def _trim_outbox(db: sqlite3.Connection, records: int, octets: int) -> None:
 
 def _change(sql: str, values: tuple[object, ...]) -> Callable[[sqlite3.Connection], int]:
     return lambda db: db.execute(sql, values).rowcount
+
+
+_BY_KEY: Final = "door = ? AND key = ? AND key <> ''"
+"""In the words of the index, which holds no empty keys: without them all requests would be read."""
 
 
 def _one(db: sqlite3.Connection, where: str, values: tuple[str, ...]) -> Known | None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger's file: versions, damage, and disks that refuse."""
 
+import contextlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -48,6 +50,43 @@ def test_a_new_file_gets_the_present_version(tmp_path: Path) -> None:
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     connection.close()
     assert [file.name for file in tmp_path.iterdir()] == ["ledger.db"]
+
+
+def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    """A commit writes whole pages."""
+    with contextlib.closing(open_file(tmp_path / "new.db")) as new:
+        assert new.execute("PRAGMA page_size").fetchone() == (1024,)
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.executescript("PRAGMA page_size=4096; CREATE TABLE t (a)")
+    with contextlib.closing(open_file(tmp_path / "old.db")) as old:
+        assert old.execute("PRAGMA page_size").fetchone() == (4096,)
+
+
+def test_not_everybody_may_read_it(tmp_path: Path) -> None:
+    """Whatever the folder and the umask: passwords are in it."""
+    before = os.umask(0o022)
+    try:
+        connection = open_file(tmp_path / "ledger.db")
+        connection.execute("INSERT INTO meta VALUES ('a', 'b')")
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == dict.fromkeys(
+        ("ledger.db", "ledger.db-wal", "ledger.db-shm"), 0o640
+    )
+    connection.close()
+
+
+def test_a_file_that_everybody_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    killed(path, "INSERT INTO meta VALUES ('a', 'b')")
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)
+    open_file(path).close()
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.write_bytes(b"")  # what is left where power went while it was created
+    connection = open_file(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    connection.close()
 
 
 def test_opened_again_all_is_there(tmp_path: Path) -> None:

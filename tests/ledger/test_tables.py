@@ -101,6 +101,18 @@ def test_a_key_is_recorded_once_and_an_empty_one_is_no_key(db: sqlite3.Connectio
     assert only(db, "SELECT count(*) FROM requests") == 3
 
 
+def test_a_key_is_looked_up_in_its_index(db: sqlite3.Connection) -> None:
+    """Thousands of requests are kept, and each new one is looked up."""
+    asked: list[str] = []
+    db.set_trace_callback(asked.append)
+    tables.record(ASKED, 5.0)(db)
+    tables.known_by_key(Door.MQTT, ASKED.key)(db)
+    db.set_trace_callback(None)
+    plans = [db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall() for sql in asked if sql.startswith("SELECT")]
+    assert len(plans) == 2
+    assert all("USING INDEX requests_key" in str(plan) for plan in plans)
+
+
 def test_what_tells_two_contents_apart() -> None:
     bodies = [replace(ASKED, context={"body": body}) for body in (None, "", "x")]
     digests = {tables.content_digest(request) for request in (*bodies, replace(ASKED, line="AT"))}
@@ -145,6 +157,21 @@ def test_past_its_cap_the_outbox_drops_the_oldest_of_the_mirror_and_never_an_ans
     kept = tables.outbox_after(0, 100)(db)
     assert [row.topic for row in kept] == ["0", "10", "20", "30", "40", "45", "46", "47", "48", "49"]
     assert tables.counts()(db)["dropped"] == 40
+
+
+def test_what_strangers_sent_gives_way_behind_the_mirror_and_before_any_answer(
+    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the number could fill the disk while the broker is away (MQ-4, MQ-5)."""
+    monkeypatch.setattr(tables, "TRIM_EVERY", 4)
+    for topic, response in (("event/session", False), ("p/n/sms/received", True), ("p/n/at/response", True)):
+        for _ in range(4):
+            tables.post(response=response, topic=topic, payload="{}", records=6)(db)
+    assert [row.seq for row in tables.outbox_after(0, 99)(db)] == [7, 8, 9, 10, 11, 12]
+    for _ in range(40):
+        tables.post(response=True, topic="p/n/sms/received", payload="{}", octets=6 * len("p/n/sms/received{}{}"))(db)
+    assert [row.seq for row in tables.outbox_after(0, 99)(db)] == [9, 10, 11, 12, 51, 52]
+    assert tables.counts()(db)["dropped"] == 46
 
 
 def test_the_audit_keeps_the_newest_rows(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +220,7 @@ def test_texts_are_kept_under_names(db: sqlite3.Connection) -> None:
 def test_counts_are_those_of_the_tables(db: sqlite3.Connection) -> None:
     tables.record(ASKED, 1.0)(db)
     tables.remember_message("k", "other", 1.0)(db)
-    assert tables.counts()(db) == {"requests": 1, "outbox": 0, "audit": 0, "messages": 1, "dropped": 0}
+    assert tables.counts()(db) == {"requests": 1, "outbox": 0, "audit": 0, "messages": 1, "history": 0, "dropped": 0}
 
 
 def test_the_outbox_is_looked_at_every_so_many_rows_across_restarts(db: sqlite3.Connection) -> None:
@@ -257,6 +284,16 @@ def test_a_request_makes_room_for_itself_and_what_is_owed_stays(
     tables.mark_answered("r4")(db)
     tables.record(replace(ASKED, rid="r10", key="k10"), 1.0)(db)
     assert [rid for (rid,) in db.execute("SELECT rid FROM requests ORDER BY rowid")] == ["r8", "r9", "r10"]
+
+
+def test_messages_have_a_cap_and_what_lies_there_stays(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MESSAGES_MAX", 3)
+    for number in range(10):
+        tables.remember_message(str(number), "other", 1.0)(db)
+    tables.remember_message("8", "done", 1.0, anew=True)(db)
+    for write in tables.prune(2.0, ["1"]):
+        write(db)
+    assert tables.message_verdicts()(db) == {"1": "other", "7": "other", "8": "done", "9": "other"}
 
 
 def test_the_run_clock_never_goes_back(db: sqlite3.Connection) -> None:
