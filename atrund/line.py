@@ -6,24 +6,30 @@ the asker's instance has set is put in place on the port in the same turn.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from atrund.at.exchange import Ended, Why
 from atrund.at.feed import Feed
 from atrund.at.prompts import asks
 from atrund.at.reader import Line
-from atrund.at.syntax import Command, parse
+from atrund.at.syntax import Command, Op, parse
 from atrund.atrun import commands, reporting
 from atrund.atrun.commands import Kind, Segment
 from atrund.atrun.family.sockets import is_socket
-from atrund.atrun.interface import prelude
+from atrund.atrun.instance import code_of
+from atrund.atrun.interface import Interface, prelude
 from atrund.atrun.request import Reason, Request
 from atrund.module.channel import Channel
 from atrund.module.turn import Say, Turn
 from atrund.own import Own
 
+if TYPE_CHECKING:  # imported where it is needed, which is rare
+    from atrund.inbox import Recorder
+
 _OK: Final = "OK"
+_CONNECT: Final = "CONNECT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,16 @@ class LineRun:
         turn: Turn | None,
         say: Say,
         feed: Feed | None = None,
+        recorder: "Recorder | None" = None,
     ) -> None:
-        """`feed`: what gives the data for prompts, if the asker can."""
+        """`feed`: what gives the data for prompts, if the asker can. `recorder`: the SMS door, while it is on."""
         self._request = request
         self._own = own
         self._channel = channel
         self._turn = turn
         self._say = say
         self._feed = feed
+        self._recorder = recorder
         self._until = asyncio.get_running_loop().time() + request.timeout
 
     async def run(self, line: tuple[Command, ...]) -> Ending:
@@ -66,7 +74,7 @@ class LineRun:
         if not line:  # whether the module is there is what a bare AT asks
             return await self._send((), self._say)
         ending, rest = Ending(_OK, ok=True), line
-        while rest and ending.ok:
+        while rest and ending.ok and ending.final != _CONNECT:  # what is behind that is no command (TS 27.007 10.1.12)
             segment, rest = commands.split(rest, self._own.settings)
             ending = await self._run(segment)
         return ending
@@ -113,23 +121,56 @@ class LineRun:
         return ending
 
     async def _send(self, line: tuple[Command, ...], say: Say) -> Ending:
-        """Send it whole; but a command whose prompt is to be served alone, so that it is known whose prompt it is."""
+        """Send it whole; but alone what is to be served alone: who asks for data, and who is after messages."""
         ending = Ending(_OK, ok=True)
-        for piece in (line,) if self._feed is None else _pieces(line):
-            ending = await self._send_piece(piece, say)
+        for piece in _pieces(line, self._is_alone):
+            if piece and self._is_of_messages(piece[0]):
+                ending = await self._send_to_inbox(piece[0], say)
+            else:
+                ending = _ending(await self._send_piece(piece, say))
             if not ending.ok:
                 break
         return ending
 
-    async def _send_piece(self, line: tuple[Command, ...], say: Say) -> Ending:
+    async def _send_piece(self, line: tuple[Command, ...], say: Say) -> Ended:
         assert self._turn is not None  # noqa: S101 - a line with a command of the module's has a turn
+        refused = await self._place(line, self._own.interface(self._request.instance))
+        return refused or await self._turn.run(line, timeout=self._left(), say=say, feed=self._feed)
+
+    async def _place(self, line: tuple[Command, ...], interface: Interface) -> Ended | None:
+        """Put in place what these commands need of an interface; returns what refused that, if anything did."""
+        assert self._turn is not None  # noqa: S101 - as above
         assert self._channel is not None  # noqa: S101 - as above
-        interface = self._own.interface(self._request.instance)
         for before in prelude(line, interface, self._channel.present, self._own.home()):
             ended = await self._turn.run((before,), timeout=self._left(), say=_ignore)
             if not ended.final.ok:
-                return _ending(ended)
-        return _ending(await self._turn.run(line, timeout=self._left(), say=say, feed=self._feed))
+                return ended
+        return None
+
+    async def _send_to_inbox(self, command: Command, say: Say) -> Ending:
+        from atrund import inbox  # noqa: PLC0415 - rarely needed
+
+        assert self._turn is not None  # noqa: S101 - as above
+        assert self._recorder is not None  # noqa: S101 - it says which commands come here
+        way = inbox.Way(
+            self._turn,
+            self._own.interface(self._request.instance),
+            self._own.home(),
+            place=lambda command, interface: self._place((command,), interface),
+            send=lambda command, say: self._send_piece((command,), say),
+            left=self._left,
+        )
+        try:
+            return _ending(await inbox.carry_out(command, self._recorder, way, say))
+        except inbox.NotRecordedError as error:
+            reason = Reason.STORAGE
+            return Ending(f"+CME ERROR: {code_of(reason)}", ok=False, reason=reason, detail=f"not begun: {error}")
+
+    def _is_alone(self, command: Command) -> bool:
+        return self._is_of_messages(command) or (self._feed is not None and asks([command]))
+
+    def _is_of_messages(self, command: Command) -> bool:
+        return self._recorder is not None and command.name in _OF_MESSAGES and command.op in {Op.SET, Op.EXECUTE}
 
     def _left(self) -> float:
         return max(0.0, self._until - asyncio.get_running_loop().time())
@@ -142,11 +183,14 @@ def needs_turn(line: tuple[Command, ...], own: Own) -> bool:
     return not line or any(segment.kind is not Kind.OWN for segment in commands.plan(line, own.settings))
 
 
-def _pieces(line: tuple[Command, ...]) -> list[tuple[Command, ...]]:
-    """Cut a line before and behind each command that asks for data; one that does not is one piece."""
+_OF_MESSAGES: Final = frozenset({"+CMGL", "+CMGR", "+CMGD"})
+
+
+def _pieces(line: tuple[Command, ...], is_alone: Callable[[Command], bool]) -> list[tuple[Command, ...]]:
+    """Cut a line before and behind each command that is to stand alone; one without any is one piece."""
     pieces: list[list[Command]] = [[]]
     for command in line:
-        if pieces[-1] and (asks([command]) or asks(pieces[-1])):
+        if pieces[-1] and (is_alone(command) or is_alone(pieces[-1][-1])):
             pieces.append([])
         pieces[-1].append(command)
     return [tuple(piece) for piece in pieces]

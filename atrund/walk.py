@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -32,6 +32,9 @@ from atrund.module.turn import ANSWER_MAX, LinkLostError, TimedOutError, Turn, U
 from atrund.module.turns import QueueFullError, WaitedTooLongError
 from atrund.own import Own, abilities_of, asker_of
 from atrund.run import Run
+
+if TYPE_CHECKING:  # for the annotation alone
+    from atrund.inbox import Recorder
 
 log = structlog.get_logger()
 
@@ -56,6 +59,10 @@ class Ways:
     overdue: Callable[[Request, Channel], None] = lambda _request, _channel: None
     lent: Callable[[], str] = lambda: ""
     """To whom the ports are lent, "" while they are not."""
+    mapped: Callable[[int], Callable[[], Channel | None] | None] = lambda _instance: None
+    """What gives the port that an instance is mapped to; None for one that is mapped to none."""
+    recorder: "Callable[[], Recorder | None]" = lambda: None
+    """The SMS door's part in others' SMS commands, while it is on."""
 
 
 class Walk:
@@ -171,7 +178,9 @@ class Walk:
             return Event.TURN
         channel = await self._port_after_restart() if self._resumed else self._channel()
         if channel is None:
-            return self._no_port("the module is absent or being set up")
+            others = self._ways.idlest() is not None  # not silently another one than was asked for
+            what = f"the port of instance {self._request.instance}" if others else "the module"
+            return self._no_port(f"{what} is absent or being set up")
         try:
             self._port = channel
             turn = channel.turn(self._request.door.value, what=_shown(self._commands), rid=self._request.rid)
@@ -190,9 +199,10 @@ class Walk:
         return Event.TURN
 
     def _channel(self) -> Channel | None:
-        """What is reported is a matter of the port that reports; all else goes where the fewest wait."""
+        """What is reported is a matter of the port that reports; all else goes to the instance's own, or the idlest."""
         reports = any(reporting.is_setting(command) for command in self._commands)
-        return self._ways.first() if reports else self._ways.idlest()
+        port = self._ways.first if reports else self._ways.mapped(self._request.instance) or self._ways.idlest
+        return port()
 
     async def _port_after_restart(self) -> Channel | None:
         """Wait for the module to be set up: what a restart interrupted is not to be refused for the restart (REQ-9)."""
@@ -246,7 +256,15 @@ class Walk:
         announced = ""
         if self._plan is not None and self._turn is not None:
             announced = await self._ways.confirmations.arm(self._plan, self._request, self._turn)
-        run = LineRun(self._request, self._ways.own, self._port, self._turn, self._hear, self._run.feed)
+        run = LineRun(
+            self._request,
+            self._ways.own,
+            self._port,
+            self._turn,
+            self._hear,
+            self._run.feed,
+            self._ways.recorder(),
+        )
         ending = await run.run(self._commands)
         if announced:
             self._hear(Line(announced, lead=True))

@@ -27,6 +27,8 @@ class Disposal:
         self._spawn = spawn
         self._undeleted: dict[Stored, tuple[float, float]] = {}
         """What is not deleted yet: when it is due again, and the pause after that."""
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when a place of the store was freed."""
 
     def dispose(self, stored: Stored) -> None:
         """Have a message deleted, unless that is under way or failed just now."""
@@ -38,6 +40,10 @@ class Disposal:
         if len(self._undeleted) > UNDELETED_MAX:
             del self._undeleted[next(iter(self._undeleted))]
         self._spawn(self._delete(stored))
+
+    def is_stuck(self, stored: Stored) -> bool:
+        """Whether a message was to be deleted, failed, and fails or waits since."""
+        return self._undeleted.get(stored, (0.0, 0.0))[1] > 2 * DELETE_FIRST
 
     def try_again(self) -> None:
         """Have those deleted whose time has come, wherever they lie."""
@@ -52,5 +58,6 @@ class Disposal:
             return
         if gone:
             self._undeleted.pop(stored, None)
+            self.on_gone()
         else:
             log.warning("sms not deleted", detail="the module refused")

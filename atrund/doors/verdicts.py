@@ -9,7 +9,8 @@ from typing import Final
 from atrund.atrun.message import message_key
 from atrund.ledger import Ledger, tables
 from atrund.ledger.writer import Write
-from atrund.sms.pdu import PduError, decode_deliver
+from atrund.sms.envelope import MTI_STATUS_REPORT
+from atrund.sms.pdu import PduError, decode_deliver, message_type
 
 VERDICTS_MAX: Final = 20_000
 """Messages remembered at once, twice what the ledger keeps of requests: some 2 MB."""
@@ -24,6 +25,7 @@ class Verdict(enum.Enum):
     ATRUN = "atrun"
     """It is under way."""
     DONE = "done"
+    """All that is left to do with it is to delete it."""
 
 
 class Verdicts:
@@ -79,8 +81,16 @@ class Verdicts:
         self._verdicts.pop(key, None)
 
     def write(self, key: str, verdict: Verdict) -> Write:
-        """Return the row that makes a verdict last."""
-        return tables.remember_message(key, verdict.value, self._ledger.run)
+        """Return the row that makes a verdict last; what is done with stays so."""
+        return tables.remember_message(key, verdict.value, self._ledger.run, anew=verdict is Verdict.DONE)
+
+
+def is_report(pdu: str) -> bool:
+    """Whether a PDU is an SMS-STATUS-REPORT, as its first octets say."""
+    try:
+        return message_type(pdu) == MTI_STATUS_REPORT
+    except PduError:
+        return False
 
 
 def key_of(pdu: str) -> str:

@@ -235,6 +235,10 @@ class Channel:
             await self._leave()
             await self._resynchronise()
 
+    def leave_prompt(self) -> None:
+        """Write ESC, which ends a text prompt (REQ-6)."""
+        self._write(ESC)
+
     async def _listen(
         self, exchange: Exchange, say: Say, limit: asyncio.Timeout, data: bytes | None = None, feed: Feed | None = None
     ) -> Ended:

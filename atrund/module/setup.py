@@ -72,7 +72,7 @@ async def wake(turn: Turn) -> None:
             if (await turn.ask("ATE0V1Q0", timeout=WAKE_TIMEOUT)).final.ok:
                 break
         except TimedOutError:
-            continue
+            turn.leave_prompt()
     # An answer to an earlier try may have come late: only its own name shows that an answer belongs to its question.
     if (await turn.ask("AT+CMEE?")).value("+CMEE") is None:
         raise TimedOutError("the module does not answer; is this its AT port, and the baud rate right?")

@@ -70,6 +70,9 @@ class Converses(Protocol):
     async def recover(self) -> None:
         """Come back in step."""
 
+    def leave_prompt(self) -> None:
+        """Write ESC."""
+
 
 class Turn:
     """The port is ours until the context ends."""
@@ -95,6 +98,10 @@ class Turn:
         if ended.final.ok:
             self._late = self._channel.late.promised(commands, say) or self._late
         return ended
+
+    def leave_prompt(self) -> None:
+        """Write ESC, for whoever had the port before may have left a text prompt, which takes commands for data."""
+        self._channel.leave_prompt()
 
     async def late(self, timeout: float) -> None:
         """Wait for the line that a command of this turn has still to say (`at/late.py`), if one has; `say` gets it.

@@ -25,18 +25,13 @@ def failure_of(code: int | None) -> Failure:
 
 
 RP_CAUSES: Final = frozenset({1, 8, 10, 21, 28, 29, 30, 50, 69, 81, 95, 96, 97, 98, 99, 111})
-"""Causes 1 to 127 (TS 24.011 8.2.5.4): unassigned number, barred, rejected, subscriber or facility unknown, …"""
+"""Causes 1 to 127 (TS 24.011 8.2.5.4): unassigned number, barred, rejected, subscriber or facility unknown, …
 
-TP_CAUSES: Final = frozenset({0x80, 0x81, 0x90, 0x91, 0xB0, 0xC1, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7})
-"""Causes 128 to 255 (TP-FCS, TS 23.040 9.2.3.22) in which the service centre judges the message or the subscription.
-
-No interworking, type not supported; alphabet, class, TPDU not supported; no subscription, bad or barred address,
-duplicate, validity not supported. The others may pass: it is busy or failed (C0, C2), a store is full (D0, D3), or the
-cause is one that it does not name (8F, 9F, AF, FF).
+What a service centre says, 128 to 255 (TP-FCS, TS 23.040 9.2.3.22), is temporary: an answer is soon too old anyway.
 """
 
 _CLASSES: Final = {
-    **dict.fromkeys(RP_CAUSES | TP_CAUSES, Failure.PERMANENT),
+    **dict.fromkeys(RP_CAUSES, Failure.PERMANENT),
     **dict.fromkeys(range(310, 319), Failure.SIM),
     **dict.fromkeys(range(320, 323), Failure.STORAGE),
     330: Failure.CONFIGURATION,

@@ -2,10 +2,7 @@
 """The SMS door in virtual time, with the simulated module in process."""
 
 import asyncio
-import contextlib
-import itertools
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,28 +10,34 @@ from structlog.testing import capture_logs
 
 from atrund.atrun import message
 from atrund.atrun.message import AtRun, NotAtRun
-from atrund.atrun.secrets import Secret
-from atrund.config.values import Config, Sms
-from atrund.doors import sms, verdicts
-from atrund.ledger import tables
+from atrund.config.values import Sms
+from atrund.doors import serving, verdicts
+from atrund.doors import sms as sms_door
 from atrund.sim.faults import Plant
 from atrund.sim.state import Options
 from atrund.sim.store import Message, Status
 from atrund.sms.digest import build_request, parse_response
 from atrund.sms.pdu import Concatenation, Deliver, Element, UserData, decode_deliver, decode_submit
 from tests.support.lives import Held, Lives
-from tests.support.marked import Marked, line_of, lines_of, until
-from tests.support.virtual import FRIEND, PASSWORD, STRANGER, House, config, deliver
+from tests.support.marked import Marked, line_of, until
+from tests.support.texting import (
+    NOTES_DCS,
+    SIGNAL,
+    UCS2,
+    living,
+    lying,
+    put,
+    raw,
+    refusal,
+    rules,
+    show,
+    texts,
+    tries,
+)
+from tests.support.virtual import FRIEND, PASSWORD, STRANGER, config, deliver
 
 pytestmark = pytest.mark.looptime
 
-SIGNAL = "\r\n+CSQ: 14,99\r\n\r\nOK\r\n"
-OTHER_PASSWORD = "6543210987654321"
-EIGHT_BIT, UCS2, NOTES_DCS = 0x04, 0x08, 0x15
-BUSY = "+CMS ERROR: 42"
-"""Congestion (TS 24.011 8.2.5.4): it passes."""
-STEPS = 18
-"""More than the jobs for the disk and the writes to the module from an SMS to its deletion."""
 NOTE_SUBMIT = (
     "079193432900200011000C919343868676110015AD26D0D0D000110157696A437032715633734E7"
     "62B61727532305A5561773D3D41542B434F50533F"
@@ -44,61 +47,6 @@ NOTE_DELIVER = (
     "06B494563483971563534326E33513D3D0D0A2B434F50533A20302C302C22766F6461666F6E6520"
     "4954220D0A0D0A4F4B0D0A"
 )
-
-
-def rules(**fields: object) -> Config:
-    given = config()
-    return replace(given, sms=replace(given.sms, **fields))  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def living(
-    given: Config | None = None, options: Options | None = None, *, wait: bool = True
-) -> AsyncIterator[tuple[Lives, House]]:
-    lives = Lives(given, options)
-    yield lives, await lives.start(wait=wait)
-    await lives.end()
-
-
-def put(lives: Lives, text: str = "AT+CSQ", sender: str = FRIEND, *, memory: str = "SM", **fields: object) -> None:
-    """Lay a message into the store, announced to nobody."""
-    given = deliver(text, sender, at=lives.clock.now(), **fields)  # type: ignore[arg-type]
-    assert lives.module.store.add(memory, Message(Status.REC_UNREAD, given.encode())) is not None
-
-
-def raw(house: House, data: bytes, sender: str = FRIEND, *, dcs: int = EIGHT_BIT) -> None:
-    """Bring a message with these octets to the module."""
-    house.module.network.deliver(deliver("", sender, dcs=dcs, at=house.clock.now(), data=data).encode())
-
-
-def texts(house: House) -> list[str]:
-    return [text for _, text in house.sent]
-
-
-def refusal(reason: str) -> str:
-    return f'\r\n#ATRUN: "{reason}"\r\n\r\nERROR\r\n'
-
-
-def lying(lives: Lives) -> int:
-    return lives.module.store.used("SM") + lives.module.store.used("ME")
-
-
-def undelivered(house: House) -> list[str | None]:
-    return [reason for what, reason in house.told if what == "answer undelivered"]
-
-
-def tries(lives: Lives, command: bytes = b"AT+CMGS=") -> list[float]:
-    """Note when the daemon writes a command, from now on."""
-    times: list[float] = []
-    plain = lives.wire.on_write
-
-    def on_write(data: bytes) -> bytes:
-        if data.startswith(command):
-            times.append(round(asyncio.get_running_loop().time()))
-        return plain(data)
-
-    lives.wire.on_write = on_write
-    return times
 
 
 # Which messages are run, and how they are answered.
@@ -406,7 +354,7 @@ async def test_one_in_another_memory_is_run_and_removed() -> None:
 
 
 async def test_a_full_store_is_emptied_as_its_messages_are_served() -> None:
-    async with living(options=Options(sm_slots=3)) as (lives, house):
+    async with living(rules(make_room="never"), Options(sm_slots=3)) as (lives, house):
         put(lives, "hello", STRANGER)
         for number in range(6):
             house.sms(f"AT#GPIO={number + 1},2")
@@ -470,7 +418,7 @@ async def test_a_fault_in_reading_one_message_ends_nothing(monkeypatch: pytest.M
             raise ZeroDivisionError
         return message.judge(deliver, given[0], given[1], convert_ucs2=convert_ucs2)
 
-    monkeypatch.setattr(sms, "judge", judge)
+    monkeypatch.setattr(sms_door, "judge", judge)
     async with living() as (_, house):
         house.sms("AT+CSQ", STRANGER)
         house.sms("AT+CSQ")
@@ -494,257 +442,6 @@ async def test_verdicts_have_a_cap_and_none_on_what_lies_there_is_forgotten(monk
     assert lives.wire.ran("AT+CSQ") == 0
     assert lying(lives) == 1
     assert len(door._verdicts) == 4
-    await lives.end()
-
-
-# Answers that can not be sent.
-
-
-async def test_a_failure_that_passes_is_tried_again_with_growing_pauses() -> None:
-    """SMS-12."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(4, final=BUSY))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        await asyncio.sleep(900)
-        assert texts(house) == [SIGNAL]
-        assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx([30, 60, 120, 240], abs=2)
-        assert lying(lives) == 0
-
-
-@pytest.mark.parametrize("final", [BUSY, "+CME ERROR: 30", "ERROR", "+CMS ERROR: 500"])
-async def test_until_the_answer_is_too_old(final: str) -> None:
-    """SMS-12; +CME ERROR: 30 is no network service, and not cause 30 of the network."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(None, final=final))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        await asyncio.sleep(4000)
-        assert (house.sent, undelivered(house)) == ([], [final])
-        assert 6 <= len(times) <= 12
-        assert lying(lives) == 0
-        assert lives.disk.rows("SELECT answered FROM requests") == [(1,)]
-
-
-@pytest.mark.parametrize("code", [1, 21, 38 - 8, 50, 0xC1])
-async def test_a_failure_for_good_is_recorded_at_once(code: int) -> None:
-    """SMS-12."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(None, final=f"+CMS ERROR: {code}"))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        await asyncio.sleep(10)
-        assert undelivered(house) == [f"+CMS ERROR: {code}"]
-        await asyncio.sleep(4000)
-        assert len(times) == 1
-        assert lying(lives) == 0
-
-
-@pytest.mark.parametrize("code", [310, 318, 331])
-async def test_what_waits_for_sim_or_network_goes_on_when_that_is_back(code: int) -> None:
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(3, final=f"+CMS ERROR: {code}"))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        await asyncio.sleep(95)
-        assert [b - a for a, b in itertools.pairwise(times)] == pytest.approx([30, 60], abs=2)
-        assert house.daemon.sms is not None
-        house.daemon.sms.look()
-        await asyncio.sleep(1)
-        assert texts(house) == [SIGNAL]
-
-
-async def test_it_does_not_go_on_with_every_change_of_the_module() -> None:
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(None, final="+CMS ERROR: 331"))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        assert house.daemon.sms is not None
-        for _ in range(200):
-            house.daemon.sms.look()
-            await asyncio.sleep(0.1)
-        assert len(times) <= 5
-
-
-async def test_a_service_centre_that_is_not_set_is_said() -> None:
-    with capture_logs() as logs:
-        async with living() as (lives, house):
-            lives.module.faults.plant("+CMGS", Plant(1, final="+CMS ERROR: 330"))
-            house.sms("AT+CSQ")
-            await asyncio.sleep(40)
-            assert texts(house) == [SIGNAL]
-    (said,) = [str(entry["detail"]) for entry in logs if entry["event"] == "answer not sent"]
-    assert "+CSCA" in said
-
-
-async def test_a_full_store_is_looked_at() -> None:
-    """What is done with and could not be deleted may make room."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(1, final="+CMS ERROR: 322"))
-        looks = tries(lives, b"AT+CMGL")
-        house.sms("AT+CSQ")
-        await asyncio.sleep(10)
-        assert len(looks) == 1
-        await asyncio.sleep(30)
-        assert texts(house) == [SIGNAL]
-
-
-async def test_an_answers_age_goes_on_over_a_restart() -> None:
-    """REQ-11, SMS-12."""
-    lives = Lives()
-    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
-    house = await lives.start()
-    house.sms("AT+CSQ")
-    for seconds in (1500, 1500):
-        await asyncio.sleep(seconds)
-        await lives.kill()
-        house = await lives.start()
-    times = tries(lives)
-    await asyncio.sleep(1200)
-    assert undelivered(house) == [BUSY]
-    assert max(times) < 1200 + 3000
-    await lives.end()
-
-
-async def test_one_that_is_too_old_already_is_not_tried_again() -> None:
-    lives = Lives()
-    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
-    house = await lives.start()
-    house.sms("AT+CSQ")
-    await asyncio.sleep(3000)
-    await lives.kill()
-    tables.keep_run(4000.0)(lives.disk.store.connection)
-    house = await lives.start(wait=False)
-    lives.module.faults.clear()
-    await asyncio.sleep(100)
-    assert (house.sent, undelivered(house)) == ([], ["too old"])
-    await lives.end()
-
-
-async def test_one_answers_failure_holds_no_other_up() -> None:
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(1, final=BUSY))
-        house.sms("AT+CSQ")
-        await asyncio.sleep(5)
-        house.sms("AT+CIMI")
-        await asyncio.sleep(5)
-        assert len(house.sent) == 1
-        assert "204047930002270" in texts(house)[0]
-        await asyncio.sleep(30)
-        assert texts(house)[1] == SIGNAL
-
-
-async def test_a_part_without_a_result_is_sent_once_more_and_that_is_recorded() -> None:
-    """SMS-12."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(1, seconds=185.0))
-        house.sms("AT+CSQ")
-        await asyncio.sleep(400)
-        assert texts(house) == [SIGNAL, SIGNAL]
-        assert [what for what, _ in house.told].count("answer repeated") == 1
-        assert undelivered(house) == []
-        assert lying(lives) == 0
-
-
-async def test_a_part_that_twice_had_no_result_is_recorded_as_undelivered() -> None:
-    """SMS-12: once more, and no more."""
-    async with living() as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(2, seconds=185.0))
-        times = tries(lives)
-        house.sms("AT+CSQ")
-        await asyncio.sleep(2000)
-        assert len(times) == 2
-        (why,) = undelivered(house)
-        assert str(why).startswith("sent twice without a result")
-        assert lying(lives) == 0
-
-
-async def test_the_module_may_be_away_for_a_while() -> None:
-    async with living() as (lives, house):
-        marked = lives.module.faults = Marked()
-        marked.pace[7] = (1.0, 1.0, 1.0)
-        house.sms(line_of(7))
-        await until(lambda: lives.wire.ran(line_of(7)))
-        lives.wire.absent = "no such device"
-        lives.wire.lose()
-        await asyncio.sleep(100)
-        lives.wire.absent = ""
-        await asyncio.sleep(600)
-        assert texts(house) == [refusal("port_down")]
-        assert lives.wire.ran(line_of(7)) == 1
-        assert lying(lives) == 0
-
-
-async def test_answers_have_a_cap_an_hour_that_a_restart_does_not_lift() -> None:
-    """SMS-12, REQ-11: past it commands still run, and the answer is recorded as undelivered."""
-    lives = Lives(rules(answers_per_hour=2))
-    house = await lives.start()
-    for _ in range(3):
-        house.sms("AT+CSQ")
-        await asyncio.sleep(5)
-    await lives.kill()
-    house = await lives.start()
-    house.sms("AT+CSQ")
-    await asyncio.sleep(5)
-    assert [end for _, end, _ in house.outcomes] == ["ok"] * 4
-    assert len(house.sent) == 2
-    assert undelivered(house) == ["the cap on answers is reached"] * 2
-    assert lying(lives) == 0
-    await asyncio.sleep(3600)
-    house.sms("AT+CSQ")
-    await asyncio.sleep(5)
-    assert len(house.sent) == 3
-    await lives.end()
-
-
-async def test_answers_have_a_cap_a_day() -> None:
-    async with living(rules(answers_per_day=2)) as (_, house):
-        for pause in (4000, 4000, 79000, 5):
-            house.sms("AT+CSQ")
-            await asyncio.sleep(5)
-            house.daemon._ledger._base_run += pause
-        assert [sent[0] for sent in house.sent] == [FRIEND] * 3
-        assert undelivered(house) == ["the cap on answers is reached"]
-
-
-async def test_what_was_not_sent_does_not_count() -> None:
-    async with living(rules(answers_per_hour=1)) as (lives, house):
-        lives.module.faults.plant("+CMGS", Plant(2, final=BUSY))
-        house.sms("AT+CSQ")
-        await asyncio.sleep(100)
-        assert texts(house) == [SIGNAL]
-
-
-async def test_an_answer_to_a_password_that_is_gone_is_undelivered() -> None:
-    lives = Lives()
-    house = await lives.start()
-    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
-    raw(house, build_request(PASSWORD, b"AT+CSQ"))
-    await asyncio.sleep(5)
-    await lives.kill()
-    house = await lives.start(rules(passwords=(Secret(OTHER_PASSWORD),)))
-    await asyncio.sleep(5)
-    assert undelivered(house) == ["the password of the request is no longer configured"]
-    await lives.end()
-
-
-async def test_an_answer_is_signed_with_the_requests_password_wherever_that_stands() -> None:
-    """SMS-4, SMS-8: the order in the configuration may change between a crash and the answer."""
-    lives = Lives(rules(passwords=(Secret(PASSWORD), Secret(OTHER_PASSWORD))))
-    house = await lives.start()
-    lives.module.faults.plant("+CMGS", Plant(None, final=BUSY))
-    raw(house, build_request(OTHER_PASSWORD, b"AT+CSQ"))
-    await asyncio.sleep(5)
-    ((asked,),) = lives.disk.rows("SELECT asked FROM requests")
-    assert OTHER_PASSWORD not in asked
-    assert len(json.loads(asked)["context"]["password"]) == 8
-    await lives.kill()
-    lives.module.faults.clear()
-    house = await lives.start(rules(passwords=(Secret(OTHER_PASSWORD), Secret(PASSWORD))))
-    await asyncio.sleep(60)
-    part = parse_response(decode_submit(house.module.network.sent[-1].pdu).user_data.content)
-    assert part is not None
-    assert part.matches([OTHER_PASSWORD]) == 0
     await lives.end()
 
 
@@ -870,12 +567,6 @@ async def test_one_that_never_reads_the_same_is_left_and_holds_up_no_other() -> 
 # A disk that fails.
 
 
-def show(lives: Lives, text: str = "AT+CSQ") -> None:
-    """Let the module show a message that it puts into no store."""
-    pdu = deliver(text, at=lives.clock.now()).encode()
-    lives.wire.inject(f"\r\n+CMT: ,{len(pdu) - 1 - pdu[0]}\r\n{pdu.hex().upper()}\r\n".encode())
-
-
 @pytest.mark.parametrize("delay", [0.0, 20.0])
 async def test_one_that_is_only_shown_is_held_while_the_disk_fails(delay: float) -> None:
     """REQ-12: it lies in no store, so that to leave it is to lose it."""
@@ -908,7 +599,7 @@ async def test_one_that_is_held_and_lies_in_a_store_too_is_run_once() -> None:
         await asyncio.sleep(200)
         assert (texts(house), lives.wire.ran("AT+CSQ"), lying(lives)) == ([SIGNAL], 1, 0)
         assert house.daemon.sms is not None
-        assert not house.daemon.sms._held
+        assert not house.daemon.sms._serving.held
 
 
 async def test_one_that_is_only_shown_while_the_ledger_can_not_be_read_yet_is_run() -> None:
@@ -927,7 +618,7 @@ async def test_one_that_is_only_shown_while_the_ledger_can_not_be_read_yet_is_ru
 
 
 async def test_what_is_held_has_a_cap_and_what_is_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sms, "HELD_MAX", 2)
+    monkeypatch.setattr(serving, "HELD_MAX", 2)
     with capture_logs() as logs:
         async with living() as (lives, house):
             lives.disk.broken = "disk full"
@@ -935,7 +626,7 @@ async def test_what_is_held_has_a_cap_and_what_is_lost_is_said(monkeypatch: pyte
                 show(lives, f"AT#GPIO={number},2")
             await asyncio.sleep(100)
             assert house.daemon.sms is not None
-            assert len(house.daemon.sms._held) == 2
+            assert len(house.daemon.sms._serving.held) == 2
             await house.daemon.stop()
             lives.disk.broken = ""
     lost = [entry for entry in logs if str(entry["event"]).startswith("sms lost")]
@@ -1040,32 +731,6 @@ async def test_a_baseline_that_can_not_be_recorded_is_taken_when_it_can() -> Non
 
 
 # Restarts.
-
-
-@pytest.mark.parametrize("hat", [False, True])
-@pytest.mark.parametrize("step", range(STEPS))
-async def test_killed_between_any_two_steps_the_command_runs_once_and_is_answered(step: int, *, hat: bool) -> None:
-    """REQ-9, SMS-11, SMS-12: a double answer is possible and recorded, a silent one is not."""
-    lives = Lives()
-    lives.module.faults = Marked()
-    house = await lives.start()
-    lives.kill_at(step)
-    house.sms(f"{'H' * hat}{line_of(7)}")
-    await asyncio.sleep(3)
-    assert not (lives.killed and step == STEPS - 1), "it has more steps"
-    await lives.kill()
-    house = await lives.start()
-    await asyncio.sleep(200)
-    line = line_of(7)
-    (end,) = [end for asked, end, _ in house.outcomes if asked == line]
-    assert lives.wire.ran(line) <= 1
-    assert end in {"ok", "lost"}
-    assert lives.wire.ran(line) == 1 or end == "lost"
-    answer = "".join(f"\r\n{line}\r\n" for line in (*lines_of(7), "OK")) if end == "ok" else refusal("lost")
-    assert set(texts(house)) == (set() if hat else {answer})
-    assert len(house.sent) <= 1 + [what for what, _ in house.told].count("answer repeated")
-    assert lying(lives) == 0
-    await lives.end()
 
 
 async def test_a_request_that_grew_too_old_while_the_daemon_was_down_is_not_run() -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ from atrund.module.channel import Channel
 from atrund.module.setup import (
     PIN_TRIES,
     SERVICES,
+    WAKE_TIMEOUT,
     WAKE_TRIES,
     Condition,
     Identity,
@@ -85,6 +87,18 @@ class TestWake:
         async with bench.turn(awake=False) as turn:
             await wake(turn)
             assert bench.seen == ["ATE0V1Q0"] * WAKE_TRIES + ["AT+CMEE?"]
+
+    async def test_a_prompt_that_a_killed_daemon_left_open_is_left(self) -> None:
+        """A pseudo-terminal or a USB port that is opened again is the same to the module; nothing is sent."""
+        bench = Bench()
+        async with bench.turn(awake=False) as turn:
+            assert bench.wire.end is not None
+            bench.wire.end.sim.feed(b"AT+CMGF=0\rAT+CMGS=20\r0011000B91")
+            begin = asyncio.get_running_loop().time()
+            await wake(turn)
+            assert asyncio.get_running_loop().time() - begin < 2 * WAKE_TIMEOUT
+            assert (await turn.ask("AT+CMGF?")).value("+CMGF") == ("0",)
+            assert not bench.module.network.sent
 
     async def test_a_mute_one_is_no_module(self) -> None:
         bench = Bench()

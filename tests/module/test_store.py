@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from atrund.module.channel import Channel
-from atrund.module.store import Store, Stored, StoreError, UnknownFateError
+from atrund.module.store import (
+    UNREAD_MAX,
+    ModuleRefusedError,
+    Store,
+    Stored,
+    StoreError,
+    UnknownFateError,
+    Unread,
+)
 from atrund.sim.faults import Plant
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options
@@ -325,3 +333,79 @@ async def test_who_has_the_port_for_it_is_told() -> None:
         assert holder is not None
         assert (holder.asker, holder.what, waiting) == ("sms", "+CMGL", ())
         await sweep
+
+
+async def test_what_the_daemon_read_first_stays_known_as_unread() -> None:
+    """+CMGL and +CMGR mark what they show as read (TS 27.005 3.4.2, 3.4.3)."""
+    async with bench() as b:
+        b.put("old", status=Status.REC_READ)
+        b.put("one")
+        b.put("two")
+        await b.store.read("SM", 3)
+        assert (pdu("one") in b.store.unread, pdu("two") in b.store.unread) == (False, True)
+        for _ in range(2):
+            await b.store.messages()
+            assert [pdu(text) in b.store.unread for text in ("old", "one", "two")] == [False, True, True]
+        assert await b.store.delete(Stored("SM", 2, pdu("one")))
+        assert pdu("one") not in b.store.unread
+        b.store.unread.discard(pdu("two"))
+        await b.store.messages()
+        assert pdu("two") not in b.store.unread
+
+
+async def test_one_that_was_garbled_at_first_stays_known_as_unread() -> None:
+    async with bench() as b:
+        b.put("one")
+        b.module.faults.plant("+CMGL", Plant(1, lines=("+CMGL: 1,0,,20", "00"), final="OK"))
+        assert [stored.pdu for stored in await b.store.messages(doubted=lambda _: True)] == [pdu("one")]
+        assert pdu("one") in b.store.unread
+        assert "00" not in b.store.unread
+
+
+async def test_not_more_than_a_module_holds_are_known_as_unread() -> None:
+    unread = Unread()
+    for number in range(UNREAD_MAX + 1):
+        unread.add(str(number))
+    assert "0" not in unread
+    assert all(str(number) in unread for number in range(1, UNREAD_MAX + 1))
+
+
+async def test_within_somebodys_turn_all_states_are_listed() -> None:
+    async with bench() as b:
+        b.put("one")
+        b.module.store.add("SM", Message(Status.STO_SENT, SUBMIT.encode()))
+        b.put("two", status=Status.REC_READ)
+        assert b.channel is not None
+        async with b.channel.turn("tcp") as turn:
+            listed = await b.store.look(turn, "SM")
+            assert [(one.index, one.state) for one in listed] == [(1, 0), (2, 3), (3, 1)]
+            assert [one.received is None for one in listed] == [False, True, False]
+            assert await b.store.look(turn, "SM", states="0") == []
+            found = await b.store.look_at(turn, "SM", 2)
+            assert found is not None
+            assert (found.state, found.received) == (3, None)
+            assert await b.store.look_at(turn, "SM", 4) is None
+            b.module.faults.plant("+CMGL", Plant(final="+CMS ERROR: 314"))
+            with pytest.raises(ModuleRefusedError) as caught:
+                await b.store.look(turn, "SM")
+        assert caught.value.final.code == 314
+
+
+async def test_how_full_a_memory_is_is_known_after_each_visit() -> None:
+    async with bench() as house:
+        assert (house.store.uses, house.store.home) == ({}, "SM")
+        house.put("hello")
+        await house.store.messages(everywhere=True)
+        assert house.store.uses == {"SM": (1, 20), "ME": (0, 50)}
+        house.put("hello again")
+        await house.store.read("SM", 2)
+        assert house.store.uses["SM"] == (2, 20)
+
+
+@pytest.mark.parametrize("lines", [(), ("+CPMS: ",), ("+CPMS: x,20,1,20,1,20",), ("+CPMS: 1,,1,20",), ("+CPMS: 1",)])
+async def test_what_tells_no_numbers_leaves_it_unknown(lines: tuple[str, ...]) -> None:
+    async with bench() as house:
+        await house.store.sweep("SM")
+        house.module.faults.plant("+CPMS", Plant(final="OK", lines=lines))
+        await house.store.sweep("SM")
+        assert house.store.uses == {}

@@ -13,9 +13,8 @@ from atrund.sms.failures import Failure, failure_of
         ((330,), Failure.CONFIGURATION),
         ((320, 321, 322), Failure.STORAGE),
         ((27, 38, 41, 42, 47, 127, 300, 302, 332, 500, 512, None), Failure.TEMPORARY),
-        # TP-FCS: no subscription, bad and barred address, duplicate; not: busy, system failure, full, unspecified.
-        ((0xC1, 0xC3, 0xC4, 0xC5), Failure.PERMANENT),
-        ((0x8F, 0x9F, 0xAF, 0xC0, 0xC2, 0xD0, 0xD3, 0xD5, 0xE0, 0xFF), Failure.TEMPORARY),
+        # TP-FCS (TS 23.040 9.2.3.22): a service centre that refuses now may take it later.
+        (range(0x80, 0x100), Failure.TEMPORARY),
     ],
 )
 def test_what_a_code_means(codes: tuple[int | None, ...], failure: Failure) -> None:

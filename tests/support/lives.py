@@ -86,6 +86,9 @@ class Lives:
         if self._daemon.tcp is not None:  # the kernel closes what a process leaves open
             self._daemon.tcp.shut()
             await asyncio.sleep(0.01)
+        if self._daemon.services.client is not None:
+            self._daemon.services.client.switch_off()
+            await asyncio.sleep(0.01)
         self._daemon, self._left = None, None
         self.disk.broken = ""
 
