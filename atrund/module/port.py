@@ -64,12 +64,24 @@ async def open_port(path: str, baudrate: int, receiver: Receiver) -> Port:
     try:
         line = await loop.run_in_executor(None, _open, path, baudrate)
     except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-        raise PortError(_explain(path, error)) from error
+        raise PortError(explain(path, error)) from error
     port = _SerialPort(receiver)
     transport, _ = await serial_asyncio.connection_for_serial(loop, lambda: port, line)
     # The library announces the connection a turn of the loop later; what is written before must not be lost.
     port.connection_made(transport)
     return port
+
+
+def explain(path: str, error: Exception, check: str = "is the module plugged in, and module.port right?") -> str:
+    """Say why a port can't be had, and what would help; `check` asks what to look at where there is no such device."""
+    if not os.path.exists(path):  # noqa: PTH110 - a device node, named as it was configured
+        return f"{path}: no such device; {check}"
+    text = str(error)
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        return f"{path}: permission denied; the user atrund must be in the device's group, usually dialout"
+    if isinstance(error, BlockingIOError) or "exclusively lock" in text or "busy" in text:
+        return f"{path}: held by another program; 'sudo fuser -v {path}' names it"
+    return f"{path}: {text}"
 
 
 class _SerialPort(asyncio.Protocol):
@@ -180,14 +192,3 @@ def _set_dtr(descriptor: int, up: bool) -> None:  # noqa: FBT001 - a line is up 
             fcntl.ioctl(descriptor, request, struct.pack("I", termios.TIOCM_DTR))
     finally:
         os.close(descriptor)
-
-
-def _explain(path: str, error: Exception) -> str:
-    if not os.path.exists(path):  # noqa: PTH110 - a device node, named as it was configured
-        return f"{path}: no such device; is the module plugged in, and module.port right?"
-    text = str(error)
-    if isinstance(error, PermissionError) or "Permission denied" in text:
-        return f"{path}: permission denied; the user atrund must be in the device's group, usually dialout"
-    if "exclusively lock" in text or "busy" in text:
-        return f"{path}: held by another program; 'sudo fuser -v {path}' names it"
-    return f"{path}: {text}"

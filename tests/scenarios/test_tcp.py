@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TCP door from outside: what a client sees, octet for octet."""
 
+import contextlib
 import os
 import random
 import re
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -48,17 +50,59 @@ def is_reset(address: tuple[str, int], source: str = "127.0.0.1") -> bool:
     return False
 
 
-def test_a_stranger_is_reset_unread(daemon: Daemon) -> None:
-    """TCP-2: nothing comes back, and what the stranger sent is not read, so that its socket sees a reset."""
-    assert is_reset(daemon.tcp, "127.0.0.2")
-    assert daemon.heard("refused", peer="127.0.0.2", reason="firewall")
+def hears_nothing(address: tuple[str, int], source: str) -> bool:
+    """Whether not even the answer to a SYN comes back."""
+    with socket.socket() as stranger:
+        stranger.bind((source, 0))
+        stranger.settimeout(0.5)
+        try:
+            stranger.connect(address)
+        except TimeoutError:
+            return True
+    return False
+
+
+def test_a_stranger_hears_nothing(daemon: Daemon) -> None:
+    """TCP-2: the kernel drops its SYN, so that a scan finds no port; how many it dropped is told."""
+    before = daemon.status()["tcp"]["kept_out"]
+    assert hears_nothing(daemon.tcp, "127.0.0.2")
+    assert daemon.status()["tcp"]["kept_out"] > before
+
+
+def test_a_scan_finds_no_port(daemon: Daemon) -> None:
+    """Whatever a stranger sends that is no SYN is not answered either."""
+    host, port = daemon.tcp
+    try:
+        scanner = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    except PermissionError:
+        pytest.skip("raw sockets are for root")
+    with scanner:
+        scanner.bind(("127.0.0.2", 0))
+        scanner.settimeout(0.3)
+        for flags in (0x02, 0x10, 0x01, 0x29, 0x00):  # SYN, ACK, FIN, "Xmas", none
+            scanner.sendto(segment("127.0.0.2", host, 40000 + flags, port, flags), (host, 0))
+        heard = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                heard.append(struct.unpack("!HH", scanner.recv(2048)[20:24]))
+        assert not [ports for ports in heard if ports[0] == port and ports[1] in range(40000, 40064)]
+
+
+def segment(source: str, target: str, source_port: int, port: int, flags: int) -> bytes:
+    """A TCP header alone (RFC 9293 3.1), with its checksum over the pseudo-header."""
+    bare = struct.pack("!HHIIBBHHH", source_port, port, 1, 0, 5 << 4, flags, 1024, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(bare))
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(bare)) // 2}H", pseudo + bare))
+    total = (total & 0xFFFF) + (total >> 16)
+    check = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return bare[:16] + struct.pack("!H", check) + bare[18:]
 
 
 def test_an_empty_firewall_admits_nobody(stage: Stage) -> None:
     daemon = stage.daemon()
     daemon.configure(tcp={"firewall": []})
     daemon.start()
-    assert is_reset(daemon.tcp)
+    assert hears_nothing(daemon.tcp, "127.0.0.1")
 
 
 def test_the_automatic_login_is_silent(caller: Caller) -> None:
@@ -98,12 +142,28 @@ def test_telnet_negotiation_before_the_login_is_not_answered(daemon: Daemon) -> 
     ],
 )
 def test_a_wrong_pair_closes_at_once(daemon: Daemon, login: str) -> None:
+    with Caller(daemon.tcp) as caller:
+        caller.ask(b"AT\r")  # a good login, so that this is the first wrong one
+    until(lambda: not daemon.status()["tcp"]["peer"], "an empty place")
     with Caller(daemon.tcp, login=False) as caller:
         caller.send(login.encode() + b"AT\r")
         begun = time.monotonic()
         assert caller.rest() == b""
         assert time.monotonic() - begun < 5
     until(lambda: not daemon.status()["tcp"]["peer"], "an empty place")
+
+
+def test_who_goes_on_guessing_is_turned_away(stage: Stage) -> None:
+    daemon = stage.daemon()
+    daemon.configure(tcp={"login_failures": 2})
+    daemon.start()
+    for _ in range(2):
+        with Caller(daemon.tcp, login=False) as caller:
+            caller.send(f"{USER}\rwrong\r".encode())
+            assert caller.rest() == b""
+    assert daemon.heard("shut out for 900 s", reason="auth")
+    assert is_reset(daemon.tcp)
+    assert daemon.heard("refused", reason="auth")
 
 
 def test_no_password_in_the_log(daemon: Daemon) -> None:
@@ -138,7 +198,6 @@ def test_what_is_typed_is_echoed_and_run(caller: Caller, typed: bytes, seen: byt
         b'AT#WSCRIPT="a.py",010',
         b"ATD*99#",
         b'AT#SMSATWL=0,1,0,"+39*"',
-        b"AT+CSQ\nAT+CFUN=4",
         b"AT+CSQ\x1a",
         b"AT+CS\x00Q",
         b"AT\x1b+CSQ",
@@ -170,11 +229,11 @@ def test_a_message_and_a_script_are_sent(caller: Caller, module: Module) -> None
     assert b'"a.py",60000' in caller.ask(b"AT#LSCRIPT\r")
 
 
-def test_a_line_feed_alone_ends_no_command(caller: Caller) -> None:
-    """V.250 5.2.1: S3, a CR, ends a line. A line feed inside one is a control character like another."""
-    caller.send(b"AT+CSQ\n")
-    caller.send(b"AT+CSQ\r")
-    assert caller.read_until(b"ERROR\r\n") == b"AT+CSQ\nAT+CSQ\r\r\nERROR\r\n"
+def test_a_line_feed_ends_a_line_too(caller: Caller) -> None:
+    """Many a program sends nothing else. Whatever it ends is judged as a line of its own."""
+    assert caller.ask(b"AT+CSQ\n") == b"AT+CSQ\n" + CSQ
+    assert caller.ask(b"AT+CFUN=4\n", b"ERROR\r\n") == b"AT+CFUN=4\n\r\nERROR\r\n"
+    assert caller.ask(b"AT+CSQ\r\n") == b"AT+CSQ\r" + CSQ
 
 
 def test_telnet_options_are_declined(caller: Caller) -> None:
@@ -266,7 +325,7 @@ def test_with_telnet(daemon: Daemon) -> None:
 def test_with_other_programs(daemon: Daemon, program: list[str]) -> None:
     host, port = daemon.tcp
     target = [f"TCP:{host}:{port}"] if program[0] == "socat" else [host, str(port)]
-    end = "\n" if "-C" in program else "\r"
+    end = "\n"
     with subprocess.Popen([*program, *target], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         try:
             assert client.stdin is not None
@@ -276,9 +335,21 @@ def test_with_other_programs(daemon: Daemon, program: list[str]) -> None:
             seen = b""
             while not seen.endswith(b"OK\r\n"):
                 seen += os.read(client.stdout.fileno(), 4096)
-            assert re.fullmatch(rb"AT\+CSQ\r" + re.escape(CSQ), seen)
+            assert re.fullmatch(rb"AT\+CSQ[\r\n]" + re.escape(CSQ), seen)
         finally:
             client.kill()
+    until(lambda: not daemon.status()["tcp"]["peer"], "an empty place")
+
+
+def test_a_script_that_ends_before_its_answers_are_there(stage: Stage) -> None:
+    """`nc -N` closes its side at the end of what it was given; it reads on until the other side does."""
+    module, daemon = with_the_sequence_on(stage)
+    module.ask("late", command="AT#CGMI", seconds=0.5)
+    given = f"{USER}\n{PASSWORD}\nAT#CGMI\nAT+CSQ\n".encode()
+    host, port = daemon.tcp
+    done = subprocess.run(["nc", "-N", host, str(port)], input=given, capture_output=True, timeout=20, check=False)
+    assert done.stdout.count(b"\r\nOK\r\n") == 2, done
+    assert b"+CSQ: " in done.stdout, done
     until(lambda: not daemon.status()["tcp"]["peer"], "an empty place")
 
 
