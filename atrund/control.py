@@ -21,12 +21,20 @@ TIMEOUT_MS_MAX: Final = 3_600_000
 ID_MAX: Final = 128
 """Longest id that a client may give its request, in characters: room for a uuid with a name before it."""
 
+NAMES_MAX: Final = 256
+"""Names in a request: there are some 150 settings, and a look at each takes its time."""
+
+NESTED_MAX: Final = 8
+"""Levels of a value in a request: the deepest setting has three, and Python's own limit depends on who looks."""
 
 LEND_DEFAULT: Final = 600
 LEND_MAX: Final = 86_400
 """Seconds that the ports are lent for: a firmware update takes minutes, and who needs a day has forgotten it."""
 
-DOORS: Final = ("sms", "tcp", "mqtt", "local")
+LOG_PAGE: Final = 20
+"""Entries of the history of SMS in one answer: of the longest, with a text of 160 characters, they fill 40 kB."""
+
+DOORS: Final = ("sms", "tcp", "mqtt", "local", "monitor")
 """What a request may name as a door."""
 
 
@@ -109,10 +117,18 @@ class LendRequest:
     seconds: int = LEND_DEFAULT
 
 
+@dataclass(frozen=True, slots=True)
+class SmsLogRequest:
+    """Show the history of SMS, at most `limit` entries, the newest first; `before`: only those before that number."""
+
+    limit: int = LOG_PAGE
+    before: int = 0
+
+
 Reading = ExplainRequest | SettingsRequest
 """What changes nothing and tells no secret: for those who may read the status."""
-Administering = ExportRequest | ImportRequest | ResetRequest | DoorsRequest
-"""For those who may run commands."""
+Administering = ExportRequest | ImportRequest | ResetRequest | DoorsRequest | SmsLogRequest
+"""What changes something, or tells what is not for everybody: for those who may run commands."""
 Request = AtRequest | StatusRequest | CancelRequest | LendRequest | Reading | Administering
 
 
@@ -275,6 +291,12 @@ class _Fields:
         _expect_unicode(key, "".join(value))
         return tuple(value)
 
+    def names(self, key: str) -> tuple[str, ...]:
+        value = self.texts(key)
+        if len(value) > NAMES_MAX:
+            raise ControlError(f"{key}: {len(value)} texts given; right is a list of at most {NAMES_MAX}")
+        return value
+
     def truth(self, key: str) -> bool:
         value = self._values.get(key, False)
         self._asked.add(key)
@@ -309,6 +331,8 @@ class _Fields:
 
     def table_of_unicode(self, key: str) -> dict[str, object]:
         value = self.table(key)
+        if _is_deeper(value, NESTED_MAX):
+            raise ControlError(f"{key}: nested too deep; right are at most {NESTED_MAX} levels")
         _expect_unicode(key, json.dumps(value, ensure_ascii=False))
         return value
 
@@ -339,12 +363,15 @@ _REQUESTS: Final[dict[str, Callable[[_Fields], Request]]] = {
         peer=fields.unicode_or_null("peer"),
         digest=fields.truth("digest"),
     ),
-    "settings": lambda fields: SettingsRequest(fields.texts("keys")),
+    "settings": lambda fields: SettingsRequest(fields.names("keys")),
     "export": lambda fields: ExportRequest(fields.truth("secrets")),
     "import": lambda fields: ImportRequest(fields.table_of_unicode("settings")),
-    "reset": lambda fields: ResetRequest(fields.texts("keys")),
+    "reset": lambda fields: ResetRequest(fields.names("keys")),
     "lend": lambda fields: LendRequest(fields.whole("seconds", 1, LEND_MAX, default=LEND_DEFAULT)),
-    "doors": lambda fields: DoorsRequest(fields.one_of("action", ("close", "open")), fields.texts("doors")),
+    "sms_log": lambda fields: SmsLogRequest(
+        fields.whole("limit", 1, LOG_PAGE, default=LOG_PAGE), fields.whole("before", 0, _DURATION_MAX, default=0)
+    ),
+    "doors": lambda fields: DoorsRequest(fields.one_of("action", ("close", "open")), fields.names("doors")),
 }
 
 _ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
@@ -376,6 +403,7 @@ _NAMES: Final[dict[type[Any], tuple[str, str]]] = {
     ImportRequest: ("op", "import"),
     ResetRequest: ("op", "reset"),
     DoorsRequest: ("op", "doors"),
+    SmsLogRequest: ("op", "sms_log"),
     LendRequest: ("op", "lend"),
     AcceptedAnswer: ("event", "accepted"),
     LineAnswer: ("event", "line"),
@@ -403,6 +431,12 @@ def _no_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> object:
     raise ControlError(f"{name} is no number of JSON (RFC 8259 section 6)")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are nested deeper in a value than so many levels."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(one, levels - 1) for one in inside)
 
 
 def _expect_unicode(key: str, text: str) -> None:

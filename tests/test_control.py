@@ -28,6 +28,7 @@ from atrund.control import (
     Request,
     ResetRequest,
     SettingsRequest,
+    SmsLogRequest,
     StatusAnswer,
     StatusRequest,
     decode_answer,
@@ -51,6 +52,8 @@ REQUESTS = [
     DoorsRequest("close", ("sms", "mqtt")),
     LendRequest(),
     LendRequest(86_400),
+    SmsLogRequest(),
+    SmsLogRequest(7, before=501),
 ]
 ANSWERS = [
     AcceptedAnswer("r1"),
@@ -145,6 +148,11 @@ def test_a_key_of_a_newer_daemon_is_passed_over() -> None:
         (b'{"op":"reset","keys":["\\ud800"]}', "keys: half of a surrogate pair"),
         (b'{"op":"import"}', "settings: missing; right is an object"),
         (b'{"op":"import","settings":{"a":["\\ud800"]}}', "settings: half of a surrogate pair"),
+        (b'{"op":"import","settings":{"a":' + b"[" * 900 + b"]" * 900 + b"}}", "nested too deep"),
+        (b'{"op":"import","settings":{"a":' + b'{"b":' * 8 + b"1" + b"}" * 8 + b"}}", "settings: nested too deep"),
+        (b'{"op":"settings","keys":[' + b'"a",' * 256 + b'"a"]}', "keys: 257 texts given; right is a list"),
+        (b'{"op":"reset","keys":[' + b'"a",' * 256 + b'"a"]}', "keys: 257 texts given"),
+        (b'{"op":"doors","action":"open","doors":[' + b'"a",' * 256 + b'"a"]}', "doors: 257 texts given"),
         (b'{"op":"export","secret":true}', '"secret": unknown key for op "export"; known are op, secrets'),
         (b'{"op":"doors","action":"shut","doors":[]}', 'action: "shut" is unknown; right is "close" or "open"'),
         (b'{"op":"status","cmd":"AT"}', '"cmd": unknown key for op "status"; known are op'),

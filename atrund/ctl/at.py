@@ -20,6 +20,18 @@ END_WAIT: Final = 60.0
 CANCEL_WAIT: Final = 10.0
 """Seconds after Ctrl-C for the command to end; a second Ctrl-C ends it at once."""
 
+EPILOG: Final = """\
+The answer goes to standard output. What was refused, or did not end well, and why, goes to standard error.
+
+exit codes:
+  0  the answer ends with OK
+  1  an error, a refusal, a timeout, or given up
+  2  wrong usage
+  3  the daemon cannot be reached, or went away
+
+example:
+  atrunctl at 'AT+CSQ;+COPS?'"""
+
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
@@ -27,7 +39,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "at",
         help="run an AT command line",
         description="Runs an AT command line and prints its answer as it comes. Ctrl-C gives the command up.",
-        epilog="example:\n  atrunctl at 'AT+CSQ;+COPS?'",
+        epilog=EPILOG,
     )
     parser.add_argument("cmd", metavar="LINE", help="the command line; quote it, for the shell reads ; & # and $ too")
     parser.add_argument(
@@ -103,9 +115,10 @@ def _end(answer: "FinalAnswer", *, as_json: bool) -> int:
         print(printable(answer.final), flush=True)
     if answer.state == "ok":
         return 0
-    if answer.final is None or answer.reason is not None:
+    if answer.final is None or answer.reason is not None or answer.detail:
         reason = f" ({answer.reason})" if answer.reason else ""
-        complain(f"{printable(answer.state + reason)}")
+        detail = f": {answer.detail}" if answer.detail else ""
+        complain(printable(answer.state + reason + detail))
     return 1
 
 

@@ -6,6 +6,7 @@ import argparse
 EPILOG = """\
 examples:
   atrunctl explain --door sms --peer +393468686711 'AT+CFUN=4'
+  atrunctl explain --door sms --peer +393468686711 'AT+CSQ #123456'   # the code is not looked at; nor is a seal
   atrunctl explain --door tcp --peer 192.0.2.7           # would the firewall let it in?
 """
 
@@ -18,8 +19,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Says what would become of each command, by which rule, and the way back. Runs nothing.",
         epilog=EPILOG,
     )
-    parser.add_argument("--door", required=True, choices=["sms", "tcp", "mqtt", "local"], help="the door it comes by")
-    parser.add_argument("--peer", metavar="P", help="who asks: a number, an address, a login, an MQTT <who>")
+    doors = ["sms", "tcp", "mqtt", "local", "monitor"]
+    parser.add_argument("--door", required=True, choices=doors, help="the door it comes by")
+    parser.add_argument("--peer", metavar="P", help="who asks: a number, an address, a login, MQTT <who>")
     parser.add_argument("--digest", action="store_true", help="the SMS is one with a digest")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("cmd", metavar="LINE", nargs="?", help="the command line; without one, ask the firewall")

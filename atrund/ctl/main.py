@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "whitelist": "who may send ATRUN SMS: add, remove, list",
     "user": "who may log in over TCP: add, remove, passwd, list",
     "firewall": "who may connect over TCP: add, remove, list",
+    "dial": "work at a TCP door somewhere",
+    "listen": "take calls of modules and daemons",
     "sms": "short messages in PDU form; set a password for them",
     "sim": "steer a simulated module",
 }

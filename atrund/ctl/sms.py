@@ -4,10 +4,13 @@
 import argparse
 import json
 import sys
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
+from atrund.ctl import enrol, sealing
 from atrund.ctl.secret import UnusableError, read_file
+from atrund.ctl.sms_log import register_log
 from atrund.ctl.whitelist import register_password
 from atrund.sms.alphabet import Alphabet, UnsendableError
 from atrund.sms.digest import DigestError, DigestRequest, DigestResponse, build_request, parse_request, parse_response
@@ -27,6 +30,7 @@ from atrund.sms.pdu import (
     decode_submit,
     message_type,
 )
+from atrund.sms.seal import parse_sealed
 
 EXIT_USAGE: Final = 2
 
@@ -58,6 +62,10 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     secret = encode.add_mutually_exclusive_group()
     secret.add_argument("--password-file", metavar="F", help="make a digest SMS with the password in F")
     secret.add_argument("--password", metavar="P", help="the same, but every user of this machine can see it")
+    secret.add_argument(
+        "--seal", metavar="F", help="make a sealed SMS with the key in F; its counter is kept beside it"
+    )
+    encode.add_argument("--counter", type=int, metavar="N", help="of a sealed SMS; by default the next one")
     encode.add_argument("--dcs", type=_octet, metavar="OCTET",
                         help="data coding scheme; default 0x15 with a password, else 0x00")  # fmt: skip
     encode.add_argument("--transaction", type=_octet, default=0, metavar="N", help="of a digest SMS; default 0")
@@ -67,6 +75,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     encode.set_defaults(run=run_encode)
 
     register_password(commands)
+    enrol.register(commands)
+    sealing.register(commands)
+    register_log(commands)
 
 
 def run_decode(args: argparse.Namespace) -> int:
@@ -138,6 +149,13 @@ def _submit(args: argparse.Namespace) -> Submit:
     password = _password(args)
     dcs = Dcs(args.dcs if args.dcs is not None else _SIMPLE_DCS if password is None else _DIGEST_DCS)
     text = _command(args.text, no_answer=args.no_answer)
+    if args.seal is not None:
+        try:
+            text = sealing.sealed(text, args.seal, counter=args.counter, now=time.time())
+        except sealing.UnsealedError as error:
+            raise _BadInputError(str(error)) from None
+    elif args.counter is not None:
+        raise _BadInputError("--counter goes with --seal")
     try:
         destination = _address("--to", args.to)
         centre = None if args.smsc is None else _address("--smsc", args.smsc)
@@ -270,7 +288,11 @@ def _user_data_fields(user_data: UserData) -> Json:
 
 
 def _atrun_fields(user_data: UserData) -> Json | None:
-    """Return what a digest header says, None if there is none: 8-bit, no user data header, the mark in front."""
+    """Return what a seal or a digest header says, None if there is none: no user data header, the mark in front."""
+    if user_data.header is None and (found_seal := parse_sealed(user_data.text)) is not None:
+        moment = datetime.fromtimestamp(found_seal.time, UTC).isoformat()
+        return {"kind": "sealed", "key": found_seal.number, "counter": found_seal.counter, "time": moment,
+                "text": found_seal.text}  # fmt: skip
     if user_data.alphabet is not Alphabet.EIGHT_BIT or user_data.compressed or user_data.header is not None:
         return None
     try:

@@ -56,6 +56,12 @@ def test_json_is_the_daemons_messages(serve: Serve, capsys: Capture) -> None:
             "+CME ERROR: 3\n",
             "atrunctl: rejected (policy)\n",
         ),
+        (
+            FinalAnswer("rejected", "ERROR", "policy", 1, "r", "+CFUN: restarts\x1b[2J it; way back: none"),
+            "ERROR\n",
+            "atrunctl: rejected (policy): +CFUN: restarts\\x1b[2J it; way back: none\n",
+        ),
+        (FinalAnswer("error", "ERROR", None, 1, "r", "9 is no slot"), "ERROR\n", "atrunctl: error: 9 is no slot\n"),
         (FinalAnswer("timeout", None, None, 1, "r"), "", "atrunctl: timeout\n"),
         (FinalAnswer("lost", None, "port_down", 1, "r"), "", "atrunctl: lost (port_down)\n"),
         (ErrorAnswer("cmd: wrong\x1b[2J"), "", "atrunctl: the daemon refused the request: cmd: wrong\\x1b[2J\n"),
