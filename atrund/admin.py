@@ -7,8 +7,8 @@ rights; what changes anything is recorded; a secret leaves in an export that ask
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Final
 
@@ -19,7 +19,7 @@ from atrund.atrun.explain import explain, explain_peer
 from atrund.atrun.firewall import Rule, admits
 from atrund.atrun.message import is_listed
 from atrund.atrun.request import Door, Request
-from atrund.ledger import Ledger, StorageError
+from atrund.ledger import Ledger, StorageError, history
 from atrund.mirror import Mirror
 from atrund.nvm import Nvm
 from atrund.own import Own, abilities_of, asker_of
@@ -38,6 +38,10 @@ class Facts:
     mqtt: bool = False
     remote_at: bool = False
     confirm_after: float = 300.0
+    codes: Mapping[str, bool] = field(default_factory=dict)
+    """The numbers with codes, and whether these are required."""
+    seals: bool = False
+    """Whether there are keys of seals."""
 
 
 class Admin:
@@ -49,7 +53,8 @@ class Admin:
         self._services = services
         self._mirror = mirror
         self._ledger = ledger
-        self._facts = facts
+        self.facts = facts
+        """Exchanged when the configuration is read anew."""
 
     async def handle(self, request: control.Reading | control.Administering, peer: str) -> control.Answer:
         """Do it and answer; `peer` is who asks, for the record."""
@@ -59,6 +64,8 @@ class Admin:
                     return self._explain(request)
                 case control.SettingsRequest(keys):
                     return self._show(keys)
+                case control.SmsLogRequest(limit, before):
+                    return await self._sms_log(limit, before)
                 case control.ExportRequest(secrets):
                     return self._export(peer, secrets=secrets)
                 case control.ImportRequest(values):
@@ -83,52 +90,81 @@ class Admin:
                     "without a command line there is only the firewall: --door tcp --peer ADDRESS"
                 )
             try:
-                told = explain_peer(asked.peer, self._facts.firewall())
+                told = explain_peer(asked.peer, self.facts.firewall())
             except ValueError:
                 return control.ErrorAnswer("peer: no IP address; right is for example 192.0.2.7")
             return control.DoneAnswer({**told, "notes": self._of_door(door)})
+        if door is Door.SMS:
+            line, forgeable, heard = self._of_sms(asked.cmd, asked.peer or "", digest=asked.digest)
+        else:
+            line, forgeable, heard = asked.cmd, False, self._of_peer(door, asked.peer or "")
         request = Request(
             rid="",
             door=door,
             peer=asked.peer or "",
-            line=asked.cmd,
+            line=line,
             instance=self._instance(door),
-            forgeable=door is Door.SMS and not asked.digest,
+            forgeable=forgeable,
             interactive=door is Door.TCP,
         )
         asker = replace(asker_of(request), names=(asked.peer,) if asked.peer else ())
         policy = self._own.policy(door)
-        told = explain(asked.cmd, asker, policy, abilities_of(request), confirm_after=self._facts.confirm_after)
-        notes = [*self._of_door(door), *self._of_peer(request)]
+        told = explain(line, asker, policy, abilities_of(request), confirm_after=self.facts.confirm_after)
+        notes = [*self._of_door(door), *heard]
         if told["decision"] != "refused":
             notes += self._of_own(request)
         return control.DoneAnswer({**told, "notes": notes})
 
     def _instance(self, door: Door) -> int:
         settings = self._own.settings
-        return {Door.SMS: settings.sms.instance, Door.TCP: settings.tcp.instance}.get(door, 1)
+        of_sms = settings.sms.instance
+        return {Door.SMS: of_sms, Door.TCP: settings.tcp.instance, Door.MONITOR: of_sms}.get(door, 1)
 
     def _of_door(self, door: Door) -> list[str]:
         """Return what keeps anything out that comes by a door."""
         settings = self._own.settings
+        on = settings.tcp.enabled or settings.tcp.client.enabled
         off = {
             Door.SMS: "" if settings.sms.enabled else "the sms door is off: AT#SMSATRUN=1 switches it on",
-            Door.TCP: "" if settings.tcp.enabled else "the tcp door is off: AT#TCPATRUNL=1 switches it on",
-            Door.MQTT: "" if self._facts.mqtt and self._facts.remote_at else "mqtt requests are off: mqtt.remote_at",
+            Door.TCP: "" if on else "the tcp door is off: AT#TCPATRUNL=1 or AT#TCPATRUND=1 switches it on",
+            Door.MONITOR: "" if settings.monitor.enabled else "the event monitor is off: AT#ENAEVMONI=1 switches it on",
+            Door.MQTT: "" if self.facts.mqtt and self.facts.remote_at else "mqtt requests are off: mqtt.remote_at",
         }.get(door, "")
+        stored = "a stored command needs the rights of the door that stored it too: explain it for that one as well"
         closed = f"an operator closed the {door.value} door: atrunctl doors open {door.value} opens it"
-        return [off] * bool(off) + [closed] * (door in self._services.closed)
+        notes = [off] * bool(off) + [closed] * (door in self._services.closed)
+        return [*notes, stored] if door is Door.MONITOR else notes
 
-    def _of_peer(self, request: Request) -> list[str]:
-        """Return whether who asks would be heard at all."""
+    def _of_sms(self, line: str, peer: str, *, digest: bool) -> tuple[str, bool, list[str]]:
+        """Return the line of an SMS without seal and codes, whether anybody could have sent it, and what it lacks."""
+        from atrund.atrun.codes import entry_of, split  # noqa: PLC0415 - few ask for it
+        from atrund.sms.seal import parse_sealed  # noqa: PLC0415 - as above
+
         sms = self._own.settings.sms
-        if request.door is Door.SMS and not request.forgeable and not sms.passwords:
-            return ["the white list has no password: no SMS with a digest would be taken for an ATRUN SMS"]
-        if request.door is Door.SMS and request.forgeable and request.peer and not _listed(request.peer, sms.numbers):
-            return ["this number is not on the white list: its SMS would be left alone, unless it had a digest"]
-        if request.door is Door.TCP and request.peer:
+        if digest:
+            none = "the white list has no password: no SMS with a digest would be taken for an ATRUN SMS"
+            return line, False, [] if sms.passwords else [none]
+        if (sealed := parse_sealed(line)) is not None:
+            none = "there are no keys of seals: this SMS would be left alone"
+            return sealed.text, False, [_NOT_LOOKED_AT.format("seal") if self.facts.seals else none]
+        notes = []
+        if peer and not _listed(peer, sms.numbers):
+            unless = "unless it had a digest or a seal"
+            notes.append(f"this number is not on the white list: its SMS would be left alone, {unless}")
+        if (entry := entry_of(peer, self.facts.codes)) is None:
+            return line, True, notes
+        line, codes = split(line)
+        if codes:
+            notes.append(_NOT_LOOKED_AT.format("code"))
+        elif self.facts.codes[entry]:
+            notes.append("this number must put a code behind its commands: it would be refused (auth)")
+        return line, not codes, notes
+
+    def _of_peer(self, door: Door, peer: str) -> list[str]:
+        """Return whether who asks would be heard at all."""
+        if door is Door.TCP and peer and not self._own.settings.tcp.client.enabled:
             try:
-                admitted = admits(self._facts.firewall(), request.peer)
+                admitted = admits(self.facts.firewall(), peer)
             except ValueError:  # a login
                 return []
             return [] if admitted else ["the firewall would not let this address in"]
@@ -146,6 +182,14 @@ class Admin:
                 return [f"{reply.detail}: answered {reply.final}, and the line ends there"]
             context = replace(context, settings=reply.settings, interface=reply.interface, delays=reply.delays)
         return []
+
+    async def _sms_log(self, limit: int, before: int) -> control.Answer:
+        try:
+            entries: list[history.Entry] = await self._ledger.ask(history.entries(limit, before))
+        except StorageError as error:
+            return control.ErrorAnswer(f"the history can't be read: {error}")
+        shown = [{**asdict(one), "raw": None if one.raw is None else one.raw.hex()} for one in entries]
+        return control.DoneAnswer({"entries": shown})
 
     def _show(self, asked: Iterable[str]) -> control.Answer:
         keys, mistakes = _expanded(asked or stored.KEYS)
@@ -231,7 +275,7 @@ class Admin:
     def _unclosable(self, name: str) -> str:
         if name not in _CLOSABLE:
             return f"no door to close or open; right is {', '.join(_CLOSABLE)}"
-        if name == Door.MQTT.value and not self._facts.mqtt:
+        if name == Door.MQTT.value and not self.facts.mqtt:
             return "it is not switched on in the configuration (mqtt.enabled)"
         return ""
 
@@ -239,6 +283,7 @@ class Admin:
         self._ledger.behind(*self._mirror.session(Door.LOCAL, peer, what, which))
 
 
+_NOT_LOOKED_AT: Final = "whether the {} is right was not looked at, for each is taken once"
 _NAMED_MAX: Final = 10
 """Keys in one line of the record: a service has about as many."""
 _CLOSABLE: Final = (Door.SMS.value, Door.TCP.value, Door.MQTT.value)

@@ -4,13 +4,12 @@
 import asyncio
 import uuid
 from collections.abc import Coroutine
-from dataclasses import asdict
 from typing import Any, Final
 
 import structlog
 
-from atrund import __version__, broker, making, records
-from atrund.admin import Admin, Facts
+from atrund import __version__, broker, making, making_client, records
+from atrund.admin import Admin
 from atrund.at.syntax import LINE_MAX
 from atrund.atrun.family import forms
 from atrund.atrun.request import Door, Request
@@ -86,6 +85,7 @@ class Daemon:
             ledger=ledger,
             on_change=self._module_changed,
             on_usable=self._module_usable,
+            on_registered=self._network_is_back,
             unsolicited=self._unsolicited,
             lent=self._lent,
         )
@@ -93,11 +93,12 @@ class Daemon:
         self.confirmations = Confirmations(
             ledger=ledger, mirror=self._mirror, channel=self.modem.first, after=config.policy.confirm_after
         )
+        self._policies = making.policies(config.policy)
         self.own = Own(
             self.nvm,
             lambda: self.services,
-            policies=making.policies(config.policy),
-            delays=forms.Delays(tcp=config.tcp.delay, sms=config.sms.delay),
+            policies=self._policies,
+            delays=making.delays(config),
             home=lambda: self.module.memory,
         )
         self.instances = Instances(self.own, self.modem.fanout)
@@ -111,34 +112,37 @@ class Daemon:
             self.confirmations,
             self._overdue,
             lambda: self.modem.lending.words,
+            self.modem.mapped,
+            lambda: self.sms.recording,
         )
         self.runner = Runner(ways)
         means = making.Means(self.runner, ledger, self._mirror, clock, self.own, self.instances, self._told_of)
         self.monitor = making.monitor_door(means, self.modem.store, self.modem.fanout)
-        self.own.needs = self.monitor.needs
+        self.own.needs = making.needs(lambda: self.config.sms, self.own, self.monitor)
         self.services = Services(
             settings=lambda: self.nvm.settings,
-            sms=making.sms_door(config.sms, means, self.modem.store, self.modem.fanout, self.monitor.sms),
-            make_tcp=lambda: making.tcp_door(config.tcp, means),
+            sms=making.sms_door(lambda: self.config.sms, means, self.modem.store, self.modem.fanout, self.monitor.sms),
+            make_tcp=lambda: making.tcp_door(lambda: self.config.tcp, means),
+            make_client=lambda: making_client.client_door(lambda: self.config.tcp, means, self._module_changed),
+            bearer=making_client.bearer(config.tcp.bearer, self.modem.first),
             monitor=self.monitor,
             confirmations=self.confirmations,
             on_change=self._module_changed,
+            transparent=making.transparent(config.tcp.serial),
         )
         self.nvm.on_change = self.services.follow
         self.mqtt, self.broker = making.mqtt_door(config.mqtt, means)
         if self.mqtt is not None:
             self.mqtt.is_closed = lambda: Door.MQTT in self.services.closed
-        facts = Facts(
-            firewall=lambda: making.firewall(config.tcp, self.nvm.settings.tcp),
-            mqtt=config.mqtt.enabled,
-            remote_at=config.mqtt.remote_at,
-            confirm_after=config.policy.confirm_after,
-        )
+        facts = making.facts(config, self.own)
         self.admin = Admin(
             own=self.own, nvm=self.nvm, services=self.services, mirror=self._mirror, ledger=ledger, facts=facts
         )
         self.local = making.local_door(config.local, means, self.status, self.admin.handle, self.modem.lending.lend)
         self.terminals = making.terminal_door(config.local, means)
+        self.not_followed: tuple[str, ...] = ()
+        self.not_reloaded = ""
+        """Of the file as it was read last: options in it that need a restart, and why it was not taken, if so."""
         self._told: dict[str, object] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -157,6 +161,8 @@ class Daemon:
             self.services.held.append(self.terminals)
         # What a command set must not keep every other door shut for ever.
         by_command = {hidden.key for hidden in self.nvm.hidden()}
+        await self.services.bearer.begin()
+        self._keep(self.services.bearer.run(), "bearer")
         await self.services.begin(must_listen=not by_command & {"tcp.enabled", "tcp.port"})
         if self.mqtt is not None and self.broker is not None:
             await self.mqtt.take_up()
@@ -173,13 +179,17 @@ class Daemon:
         self._keep(self._prune_for_ever(), "prune")
         if (interval := self._notify.watchdog_interval) is not None:
             self._keep(self._feed_watchdog(interval), "watchdog")
-        self._notify.ready(self._status_line())
+        self.tell_ready()
         log.info("doors open", doors=", ".join(self._doors()) or "none", version=__version__)
+
+    def tell_ready(self) -> None:
+        """Tell systemd that the start, or a reload, is done."""
+        self._notify.ready(self._status_line())
 
     async def stop(self) -> None:
         """Take nothing new, let what runs end, say goodbye, give everything back."""
         self._notify.stopping()
-        await self.services.close_tcp()
+        await self.services.end()
         await self.runner.close(STOP_GRACE)
         if self.terminals is not None:
             await self.terminals.close()
@@ -206,18 +216,12 @@ class Daemon:
             "ports": self.modem.further(),
             "requests": {"running": self.runner.running, "waiting": self.modem.waiting()},
             "queue": self.modem.queues(),
-            "sms": {"state": self.sms.state},
+            "sms": {"state": self.sms.state, **self.sms.room},
             "doors": {"closed": self.admin.closed},
-            "settings": {
-                "locked": self.nvm.locked,
-                "failure": self.nvm.failure,
-                "hidden": [asdict(hidden) for hidden in self.nvm.hidden()],
-            },
-            "tcp": {
-                "state": "off" if self.tcp is None else "open",
-                "ports": [] if self.tcp is None else list(self.tcp.ports),
-                "peer": "" if self.tcp is None else self.tcp.peer,
-            },
+            "settings": self.nvm.status() | {"needs_restart": [*self.not_followed], "not_reloaded": self.not_reloaded},
+            "tcp": self.services.tcp_status(),
+            "tcp_client": self.services.client_status(),
+            "bearer": self.services.bearer.status(),
             "mqtt": {
                 "state": "off" if self.broker is None else "on",
                 "connected": self.broker is not None and self.broker.connected,
@@ -226,6 +230,26 @@ class Daemon:
             "ledger": {"state": self._ledger.failure or "ok", "missed": self._ledger.missed, **counts},
             "clock": {"known": self._clock.known()},
         }
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._config
+
+    def follow(self, given: Config) -> None:
+        """Go by another configuration, services when they `catch_up`. Nothing waits, so nothing is half in force."""
+        base, policies = making.file_settings(given), making.policies(given.policy)
+        before, self._config = self._config, given
+        self._policies.update(policies)
+        self._mirror.full_numbers = given.privacy.numbers == "full"
+        self.confirmations.after = given.policy.confirm_after
+        if self.mqtt is not None:
+            self.mqtt.rules = making.mqtt_rules(given.mqtt)
+        self.own.delays = making.delays(given, self.own.delays, before)
+        self.admin.facts = making.facts(given, self.own)
+        self.modem.follow(given)
+        self.nvm.rebase(base, locked=given.locked)
+        self.own.on_reports()
 
     @property
     def sms(self) -> SmsDoor:
@@ -265,6 +289,7 @@ class Daemon:
             "contract": records.VERSION,
             "model": self.module.model,
             "firmware": self.module.firmware,
+            **self.modem.identity(),
             "doors": self._doors(),
             "line_max": LINE_MAX,
             "queue_depth": self._config.queue.depth,
@@ -273,7 +298,7 @@ class Daemon:
 
     def _unsolicited(self, lines: tuple[str, ...]) -> None:
         if self._config.mqtt.urc and self.broker is not None:
-            payload = records.urc_record(self._mirror.stamp(), lines)
+            payload = records.urc_record(self._mirror.stamp(), self._mirror.unsolicited(lines))
             self.broker.publish(f"{self._mirror.base}urc", payload, {})
 
     def _lent(self, who: str, what: str, why: str | None) -> None:
@@ -288,7 +313,12 @@ class Daemon:
     def _module_usable(self) -> None:
         self.confirmations.look()
         self.reporter.look()
+        self.services.bearer.look()
         self.sms.look()
+
+    def _network_is_back(self) -> None:
+        self.sms.network_is_back()
+        self.services.bearer.look()
 
     def _overdue(self, request: Request, channel: Channel) -> None:
         """Do what the configuration says where a command did not end in time (REQ-7), and record it."""
@@ -303,12 +333,13 @@ class Daemon:
     def _status_line(self) -> str:
         module = self.module
         detail = f": {module.detail}" if module.detail else ""
-        return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}"
+        file = "; not reloaded" if self.not_reloaded else "; needs a restart" if self.not_followed else ""
+        return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}{file}"
 
     def _doors(self) -> list[str]:
         is_open = {
             "sms": self.nvm.settings.sms.enabled,
-            "tcp": self.tcp is not None,
+            "tcp": self.tcp is not None or self.nvm.settings.tcp.client.enabled,
             "mqtt": self.mqtt is not None,
             "local": self.local is not None,
         }

@@ -2,7 +2,9 @@
 """The module's side of the daemon: ports, keepers, ladder, telemetry, built of the configuration and wired together."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -13,6 +15,7 @@ from atrund.module.channel import Channel
 from atrund.module.keeper import InStep, Keeper, Lost, Sent
 from atrund.module.ladder import Ladder, LadderRules, Reboot
 from atrund.module.lending import Lending
+from atrund.module.lifecycle import State
 from atrund.module.locate import Locator, Snapshot
 from atrund.module.neighbours import Neighbours, Others
 from atrund.module.port import OpenPort
@@ -42,11 +45,12 @@ class Modem:
         on_change: Callable[[], None],
         on_usable: Callable[[], None],
         unsolicited: Callable[[tuple[str, ...]], None],
+        on_registered: Callable[[], None] = lambda: None,
         lent: Callable[[str, str, str | None], None] = lambda _who, _what, _why: None,
     ) -> None:
-        """`on_usable`: the first port's module was told to be usable. `unsolicited` gets each code of any port.
+        """`on_usable`: the first port's module became usable, `on_registered`: it has a network (again).
 
-        `lent` is told when the ports are lent and taken back: to whom, what, why.
+        `unsolicited` gets each code of any port. `lent` is told when ports are lent and taken back: to whom, what, why.
         """
         self.fanout = Fanout()
         self._config = config
@@ -54,7 +58,11 @@ class Modem:
         self._ledger = ledger
         self._on_change = on_change
         self._on_usable = on_usable
+        self._on_registered = on_registered
         self._unsolicited = unsolicited
+        self._usable: tuple[int, str] | None = None
+        """The set-up and the memory that were told last."""
+        self._state = State.OFF
         given = config.module
         self._names = (given.port, *given.extra_ports) if given.port else ()
         self.locators = tuple(
@@ -63,7 +71,16 @@ class Modem:
         self.keepers: tuple[Keeper, ...] = ()
         """One a port, made at the start; the first is that of unsolicited codes and SMS."""
         self.lending = Lending(lambda: self.keepers, tell=lent)
-        self.telemetry = Telemetry(every=given.telemetry, channel=self.first, on_change=lambda _: on_change())
+        self.telemetry = Telemetry(
+            every=given.telemetry,
+            channel=self.first,
+            on_change=lambda _: on_change(),
+            identity=config.privacy.identity,
+        )
+        self._tenant = ("", False)
+        """The SIM's state, and whether the first port was usable, when something was told last."""
+        self._measured = asyncio.Event()
+        """Set once anything is to be measured."""
         self.neighbours = Neighbours(
             paths=lambda: [keeper.path for keeper in self.keepers if keeper.channel is not None],
             on_change=on_change,
@@ -79,8 +96,9 @@ class Modem:
         work: list[tuple[Coroutine[Any, Any, None], str]] = [(keeper.run(), "keeper") for keeper in self.keepers]
         if self.keepers:
             work.append((self.neighbours.run(), "neighbours"))
-            if self._config.module.telemetry:
-                work.append((self.telemetry.run(), "telemetry"))
+            work.append((self._measure(), "telemetry"))
+            if self._config.module.telemetry or self._config.privacy.identity:
+                self._measured.set()
         return work
 
     @property
@@ -96,6 +114,21 @@ class Modem:
         """Return the port with the fewest who have or await it: a long command on one holds up nobody on another."""
         channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
         return min(channels, key=lambda channel: channel.load, default=None)
+
+    def mapped(self, instance: int) -> Callable[[], Channel | None] | None:
+        """Return what gives the port that an instance is mapped to, while it is usable; None: it is mapped to none."""
+        ports = self._config.module.instance_ports
+        number = ports[instance - 1] if instance <= len(ports) else 0
+        return (lambda: self._port(number)) if number else None
+
+    def follow(self, config: Config) -> None:
+        """Go by another configuration: how often is measured, which port which instance has."""
+        every = config.module.telemetry
+        if every != self._config.module.telemetry:
+            self.telemetry.follow(every)
+        self._config = config
+        if every:
+            self._measured.set()
 
     def reboot_overdue(self, channel: Channel) -> str:
         """Reboot the module, for a command did not end in time there (REQ-7); returns why it is not done, or ""."""
@@ -122,13 +155,15 @@ class Modem:
     def state(self) -> dict[str, object]:
         """Return what `module/state` and `atrunctl status` show of the module."""
         module, readings = self.module, self.telemetry.readings
+        extra = dict(readings.extra)
         return {
             "state": module.state.value,
             "detail": module.detail,
-            "port": self._config.module.port,
+            "port": self._port_told,
             "path": self.keepers[0].path if self.keepers else "",
             "model": module.model,
             "firmware": module.firmware,
+            **self.identity(),
             "sim": module.sim,
             "registration": module.registration,
             "operator": readings.operator,
@@ -136,11 +171,18 @@ class Modem:
             "rssi_dbm": readings.rssi_dbm,
             "rsrp_dbm": readings.rsrp_dbm,
             "rsrq_db": readings.rsrq_db,
+            "rfsts": extra.get("#RFSTS"),
+            "servinfo": extra.get("#SERVINFO"),
             "memory": module.memory,
             "sms_used": readings.sms_used,
             "sms_total": readings.sms_total,
             "others": list(self.neighbours.seen),
         }
+
+    def identity(self) -> dict[str, object]:
+        """Return IMEI and ICCID, None while they are not known; nothing where they may not be told."""
+        readings = self.telemetry.readings
+        return {"imei": readings.imei, "iccid": readings.iccid} if self._config.privacy.identity else {}
 
     def further(self) -> dict[str, str]:
         """Return the state of each further port, in words."""
@@ -148,6 +190,13 @@ class Modem:
             name: keeper.module.state.value + (f" ({keeper.module.detail})" if keeper.module.detail else "")
             for name, keeper in zip(self._config.module.extra_ports, self.keepers[1:], strict=True)
         }
+
+    def _port(self, number: int) -> Channel | None:
+        return self.keepers[number - 1].channel if number <= len(self.keepers) else None
+
+    async def _measure(self) -> None:
+        await self._measured.wait()
+        await self.telemetry.run()
 
     async def _make_keepers(self) -> None:
         given = self._config.recovery
@@ -168,7 +217,7 @@ class Modem:
                 baudrate=self._config.module.baudrate,
                 first=number == 0,
                 open_port=self._open_port,
-                make_channel=self._make_channel,
+                make_channel=partial(self._make_channel, self._heard if number == 0 else self._heard_beside),
                 ladder=ladder,
                 fanout=self.fanout,
                 on_change=self._changed,
@@ -194,11 +243,13 @@ class Modem:
 
         return PinKeeping(pin.reveal(), refused, remember, forget)
 
-    def _make_channel(self, on_lost: Lost, on_sent: Sent, on_in_step: InStep) -> Channel:
+    def _make_channel(
+        self, heard: Callable[[tuple[str, ...]], None], on_lost: Lost, on_sent: Sent, on_in_step: InStep
+    ) -> Channel:
         module, queue = self._config.module, self._config.queue
         weights = queue.weights
         return Channel(
-            unsolicited=self._heard,
+            unsolicited=heard,
             on_lost=on_lost,
             on_sent=on_sent,
             on_in_step=on_in_step,
@@ -220,16 +271,43 @@ class Modem:
         self.fanout.publish(lines)
         self._unsolicited(lines)
 
+    def _heard_beside(self, lines: tuple[str, ...]) -> None:
+        """Take a code of a further port; a ring comes on every port, whatever was asked for, and is one."""
+        if lines[0] != _RING or self.first() is None:
+            self._heard(lines)
+
+    @property
+    def _port_told(self) -> str:
+        """The port's name, which may be the IMEI."""
+        name = self._config.module.port
+        return name if self._config.privacy.identity else _IMEI_NAME.sub(r"\1…\2", name)
+
     def _changed(self, module: Module) -> None:
         opened = tuple(keeper.path for keeper in self.keepers if keeper.channel is not None)
         if opened and opened != self._opened:
             self.neighbours.look_soon()
         self._opened = opened
+        tenant = (self.module.sim, self.module.state.usable)
+        if tenant != self._tenant:
+            self._tenant = tenant
+            self.telemetry.look()
         self._on_change()
         if module is self.module and module.state.usable:
+            self._tell_usable(module)
+
+    def _tell_usable(self, module: Module) -> None:
+        """Tell that the module is usable where it was not: set up (anew), its store to be had, the network back."""
+        usable = (module.set_ups, module.memory)
+        if usable != self._usable:
+            self._usable = usable
             self._on_usable()
+        if module.state is State.READY and self._state is not State.READY:
+            self._on_registered()
+        self._state = module.state
 
 
+_IMEI_NAME: Final = re.compile("(imei:)[0-9]{11}([0-9]{4})")
+_RING: Final = "RING"
 _CLIMBS: Final = "climbs"
 _PINS: Final = "refused pins"
 

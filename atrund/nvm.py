@@ -7,7 +7,7 @@ what the ledger holds and can't be used is said, left as it is, and counts for n
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -59,8 +59,7 @@ class Nvm:
             log.error("settings of commands unknown; the file's count", detail=str(error))  # noqa: TRY400 - said whole
             return
         self._settle()
-        for hidden in self.hidden():
-            log.info("setting of a command counts before the file's", key=hidden.key, by=hidden.door, since=hidden.ts)
+        self._tell_hidden()
 
     async def keep(self, settings: Settings, keys: Iterable[str], request: Request) -> None:
         """Make `settings` those in force, once these keys of them are on disk. Raises `StorageError`."""
@@ -114,12 +113,20 @@ class Nvm:
         self.on_change(before)
         return there
 
-    def rebase(self, base: Settings) -> None:
-        """Take the file's values anew."""
+    def rebase(self, base: Settings, *, locked: bool = False) -> None:
+        """Take the file's values anew, and say which of them are hidden as at the start."""
+        self.locked = locked
         self._base = base
         before = self.settings
         self._settle()
+        self._tell_hidden()
         self.on_change(before)
+
+    def clash_with(self, base: Settings, *, locked: bool) -> str:
+        """Return what would not go together on these values of the file, or ""."""
+        rows = {} if locked else {key: row.value for key, row in self._stored.items()}
+        settings, _ = stored.from_rows(rows, base)
+        return clashes(settings) if not clashes(self.settings) else ""
 
     def hidden(self) -> tuple[Hidden, ...]:
         """Return whose value of the file is hidden: what is stored there and is another."""
@@ -128,6 +135,11 @@ class Nvm:
             for key, row in self._stored.items()
             if key in stored.KEYS and self._base.value(key) != self.settings.value(key)
         )
+
+    def status(self) -> dict[str, object]:
+        """Return what `atrunctl status` shows of the settings."""
+        hidden = [asdict(one) for one in self.hidden()]
+        return {"locked": self.locked, "failure": self.failure, "hidden": hidden}
 
     def origin(self, key: str) -> Stored | None:
         """Return what set a setting's value, None for the file or a default."""
@@ -154,6 +166,16 @@ class Nvm:
         if not mistakes and (clash := clashes(settings)):
             mistakes = (SettingError("tcp.instance" if "tcp.instance" in rows else "sms.instance", clash),)
         return settings, mistakes
+
+    def _tell_hidden(self) -> None:
+        for one in self.hidden():
+            log.info(
+                "setting of a command counts before the file's",
+                key=one.key,
+                door=one.door,
+                peer=one.peer or None,
+                since=one.ts,
+            )
 
     def _settle(self) -> None:
         if self.locked:

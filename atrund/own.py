@@ -31,6 +31,8 @@ _INTERACTIVE: Final = replace(ABILITIES, prompts=True)
 
 NEEDED: Final[reporting.Reporting] = {"+CNMI": (2, 1, 0, 0, 0)}
 """What the daemon itself has the module report (MOD-3)."""
+WITH_DELIVERY: Final[reporting.Reporting] = {"+CNMI": (2, 1, 0, 1, 0)}
+"""The same where it asks for reports on the delivery of its answers: shown, for stored ones would fill the store."""
 
 
 class Services(Protocol):
@@ -41,6 +43,9 @@ class Services(Protocol):
 
     async def carry_out(self, effect: Effect, request: Request) -> str:
         """Do what a command asked for; returns why it could not be done, or "". Raises `StorageError`."""
+
+    async def outcome(self, effect: Effect) -> str:
+        """Wait for what `carry_out` only began; returns why it failed, or ""."""
 
 
 class Own:
@@ -137,7 +142,12 @@ class Own:
     async def _execute(self, command: Command, request: Request) -> Reply:
         async with self._one_at_a_time:
             reply = self.answer(command, request)
-            return await self._keep(reply, request) if reply.ok else reply
+            if reply.ok:
+                reply = await self._keep(reply, request)
+        for effect in reply.effects:  # a call that takes a minute holds up no other setting
+            if why := await self._services().outcome(effect):
+                return _refused(reply, Reason.BUSY, why)
+        return reply
 
     async def _keep(self, reply: Reply, request: Request) -> Reply:
         for warning in reply.warnings:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import structlog
 from atrund import __version__, journal
 from atrund.atrun.secrets import adopt, read_masks
 from atrund.config import Config, ConfigError, load, report, warnings
-from atrund.daemon import build
+from atrund.daemon import Daemon, build
 from atrund.ledger import open_ledger
 from atrund.service import Service
 
@@ -30,8 +30,13 @@ EXIT_CONFIG: Final = 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parser().parse_args(argv)
+    hangups = _Hangups()
+
+    def read() -> Config:
+        return load(options.config, hostname=socket.gethostname(), machine_id=_machine_id())
+
     try:
-        config = load(options.config, hostname=socket.gethostname(), machine_id=_machine_id())
+        config = read()
     except ConfigError as error:
         sys.stderr.write(report(error) + "\n")
         return EXIT_CONFIG
@@ -44,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     adopt(read_masks(config.policy.mask))
     log_output = journal.configure(config.log.level, config.log.format)
     try:
-        return asyncio.run(_serve(config))
+        return asyncio.run(_serve(config, read, hangups))
     finally:
+        hangups.ignore()
         log_output.close()
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups") -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,9 +64,9 @@ async def _serve(config: Config) -> int:
         log.warning("configuration", detail=warning)
     with contextlib.suppress(OSError):
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    daemon = build(
-        config, ledger=await loop.run_in_executor(None, open_ledger, config.state_dir), notify=Service(os.environ)
-    )
+    notify = Service(os.environ)
+    ledger = await loop.run_in_executor(None, open_ledger, config.state_dir)
+    daemon = build(config, ledger=ledger, notify=notify)
     try:
         await daemon.start()
     except OSError as error:
@@ -68,9 +74,48 @@ async def _serve(config: Config) -> int:
         await daemon.stop()
         return 1
     daemon.failed.add_done_callback(lambda _: stopping.set())
+    reloading = loop.create_task(_reload(daemon, read, notify, hangups.wanted()), name="reload")
+    reloading.add_done_callback(lambda _: stopping.set())
     await stopping.wait()
+    failed = daemon.failed.done() or reloading.done()
+    reloading.cancel()
+    (ended,) = await asyncio.gather(reloading, return_exceptions=True)
+    if failed and isinstance(ended, Exception):
+        log.error("room failed", room="reload", exc_info=ended)
     await daemon.stop()
-    return 1 if daemon.failed.done() else 0
+    return 1 if failed or daemon.failed.done() else 0
+
+
+async def _reload(daemon: Daemon, read: Callable[[], Config], notify: Service, wanted: asyncio.Event) -> None:
+    await wanted.wait()
+    from atrund.reload import Reload  # noqa: PLC0415 - most daemons never need it
+
+    await Reload(daemon, read, notify).run(wanted)
+
+
+class _Hangups:
+    """Takes note of SIGHUP from the program's first moment to its last: by default it would end it."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._tell: Callable[[], object] = lambda: None
+        signal.signal(signal.SIGHUP, self._note)
+
+    def wanted(self) -> asyncio.Event:
+        """Return what is set at each SIGHUP from now on, and already if one came before."""
+        wanted, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._tell = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(wanted.set)
+        if self._came:
+            wanted.set()
+        return wanted
+
+    def ignore(self) -> None:
+        """Take no more note: the interpreter gives its handlers back while it ends, but leaves what is ignored."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self._came = True
+        self._tell()
 
 
 def _spare_memory() -> None:

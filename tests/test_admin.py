@@ -13,15 +13,18 @@ from atrund import control
 from atrund.atrun.request import Door, Request
 from atrund.atrun.rules import Hazards
 from atrund.atrun.secrets import Secret
-from atrund.config.values import FirewallRule, Policy, Sms, Tcp, TcpUser
+from atrund.config.values import FirewallRule, Policy, Sms, SmsCode, Tcp, TcpUser
 from atrund.doors.tcp import TcpDoor
-from atrund.ledger import nvm
+from atrund.ledger import history, nvm
+from atrund.ledger.history import Entry
+from atrund.sms.seal import SealKey, seal
 from tests.support.virtual import FRIEND, PASSWORD, STRANGER, House, config, running
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.looptime
 
 PEER = "uid 7"
+CODED, OPTIONAL = "+393460000001", "+393470000002"
 TCP = Tcp(
     enabled=True,
     port=0,
@@ -80,6 +83,51 @@ async def test_explaining(request_: control.ExplainRequest, notes: list[str]) ->
         assert await house.daemon.admin.handle(control.ExportRequest(), PEER) == control.DoneAnswer(
             {"settings": {}, "left_out": []}
         )
+
+
+SEALED = seal(SealKey(7, bytes(range(32))), "AT#TCPATRUND=1", counter=9, time=1_772_366_400)
+
+
+@pytest.mark.parametrize(
+    ("cmd", "peer", "notes", "refused_by"),
+    [
+        ("AT+CSQ", CODED, ["this number must put a code behind its commands"], None),
+        ("AT+CSQ #123456", CODED, ["whether the code is right"], None),
+        ("AT#TCPATRUND=1", CODED, ["this number must put a code behind its commands"], "admin"),
+        ("AT#TCPATRUND=1 #123 456", CODED, ["whether the code is right"], None),
+        ("AT+CSQ #123456", "00" + CODED[1:], ["this number is not on the white list", "whether the code is"], None),
+        ("AT+CSQ", FRIEND, [], None),
+        ("AT+CSQ", "no number", ["this number is not on the white list"], None),
+        ("AT#TCPATRUND=1 #123456", OPTIONAL, ["whether the code is right"], None),
+        ("AT#TCPATRUND=1", OPTIONAL, [], "admin"),
+        ("AT+CSQ #123456", FRIEND, [], "line"),
+        (SEALED, STRANGER, ["whether the seal is right"], None),
+        (SEALED, None, ["whether the seal is right"], None),
+    ],
+)
+async def test_explaining_knows_of_codes_and_seals(
+    cmd: str, peer: str | None, notes: list[str], refused_by: str | None
+) -> None:
+    secret = Secret("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")
+    sms = replace(
+        config().sms,
+        numbers=(FRIEND, CODED, OPTIONAL),
+        codes=(SmsCode(CODED, secret, "required"), SmsCode(OPTIONAL, secret, "optional")),
+        seal_keys=(Secret("7:" + bytes(range(32)).hex()),),
+    )
+    async with running(config(sms=sms)) as house:
+        found = await told(house, control.ExplainRequest("sms", cmd, peer))
+        assert found["rule"] == refused_by
+        assert [note[: len(words)] for note, words in zip(found["notes"], notes, strict=False)] == notes
+        assert "123" not in found["line"] or refused_by == "line"
+        assert SEALED[2:42] not in found["line"]
+        assert house.disk.rows("SELECT * FROM counters") == []
+
+
+async def test_explaining_a_seal_where_there_are_no_keys() -> None:
+    async with running() as house:
+        notes = (await told(house, control.ExplainRequest("sms", SEALED, FRIEND)))["notes"]
+        assert notes[0].startswith("there are no keys of seals")
 
 
 async def test_explaining_goes_by_the_doors_policy_and_its_asker() -> None:
@@ -335,3 +383,33 @@ async def test_a_door_that_is_closed_while_it_opens_does_not_open() -> None:
         services._make_tcp = make_and_close
         assert await opening != "OK"
         assert house.daemon.tcp is None
+
+
+async def test_the_history_of_sms_is_shown_page_by_page() -> None:
+    async with running() as house:
+        house.sms("hello", STRANGER)
+        house.sms("AT+CSQ")
+        await asyncio.sleep(5)
+        entries = (await told(house, control.SmsLogRequest()))["entries"]
+        assert [(one["peer"], one["verdict"], one["outcome"]) for one in entries] == [
+            (FRIEND, "atrun", "ok"),
+            (STRANGER, "other", ""),
+        ]
+        assert house.disk.rows("SELECT rid FROM requests") == [(entries[0]["rid"],)]
+        (older,) = (await told(house, control.SmsLogRequest(1, before=entries[0]["n"])))["entries"]
+        assert older == entries[1]
+        house.disk.broken = "no disk"
+        assert (await refused(house, control.SmsLogRequest())).message == "the history can't be read: no disk"
+        house.disk.broken = ""
+
+
+async def test_a_page_of_the_longest_entries_fits_a_line() -> None:
+    async with running() as house:
+        for n in range(control.LOG_PAGE):
+            entry = Entry(str(n) * 64, "2026-03-01T12:00:00.000Z", "+" + "1" * 20, "other", "w" * 150, "2" * 24)
+            full = replace(entry, rid="f" * 32, outcome="published", fate="published", text="\u00e9" * 160)
+            await house.daemon._ledger.durable(history.note(full))
+        answer = await house.daemon.admin.handle(control.SmsLogRequest(), PEER)
+        assert isinstance(answer, control.DoneAnswer)
+        assert len(answer.told["entries"]) == control.LOG_PAGE  # type: ignore[arg-type]
+        assert len(control.encode(answer)) < control.LINE_MAX * 3 // 4

@@ -304,7 +304,7 @@ def test_certificate_and_key(load: Load, wrong: Callable[..., list[str]], tmp_pa
         ("[tcp]\nprot = 1", "tcp.prot: unknown key; did you mean tcp.port?"),
         ("[tpc]", "tpc: unknown key; did you mean tcp?"),
         ("baudrate = 9600", "baudrate: unknown key; did you mean module.baudrate?"),
-        ("port = 1", "port: unknown key; did you mean module.port or tcp.port or mqtt.port?"),
+        ("port = 1", "port: unknown key; did you mean module.port or tcp.port or tcp.client.port or mqtt.port?"),
         ("[log]\nxyz = 1", "log.xyz: unknown key; known here: format, level"),
         ("[xyzzy]", "xyzzy: unknown key; known here: "),
         ('"\\u0007" = 1', "\\x07: unknown key; known here: "),
@@ -379,9 +379,7 @@ def test_tcp_13_clear_text_off_loopback_is_refused(load: Load, wrong: Callable[.
     (mistake,) = wrong('[tcp]\nlisten = ["127.0.0.1", "0.0.0.0"]')
     said, right = mistake.split("; ")
     assert said == "tcp.listen: clear text on 0.0.0.0 can be read on the way"
-    assert right == (
-        "listen on 127.0.0.1 or ::1, name the interface in tcp.trusted_interfaces, or say tcp.insecure = true"
-    )
+    assert right == "[tcp.tls], 127.0.0.1 or ::1, the interface in tcp.trusted_interfaces, or tcp.insecure = true"
     for allowed in ("insecure = true", 'trusted_interfaces = ["wg0"]'):
         assert load(f'[tcp]\nlisten = ["0.0.0.0"]\n{allowed}').tcp.listen == (IPv4Address("0.0.0.0"),)  # noqa: S104
     assert load('[tcp]\nlisten = ["127.0.0.2", "::1", "::ffff:127.0.0.1"]').tcp.port == 1024
@@ -448,6 +446,20 @@ def test_an_mqtt_password_needs_a_user(wrong: Callable[..., list[str]], tmp_path
     assert wrong('[mqtt]\nuser = "u"\npassword_file = "empty"') == [
         "mqtt.password_file: the file's content doesn't fit; a password that is not empty"
     ]
+
+
+def test_what_is_published_needs_a_broker(load: Load, wrong: Callable[..., list[str]]) -> None:
+    assert wrong('[sms]\nothers = "publish"') == [
+        'sms.others: "publish" while mqtt.enabled is false; mqtt.enabled = true, or "keep" or "delete"'
+    ]
+    assert load('[sms]\nothers = "publish"\n[mqtt]\nenabled = true').sms.others == "publish"
+    assert load('[sms]\nothers = "delete"\nmake_room = "never"').sms.make_room == "never"
+    assert load("").sms.others == "keep"
+    assert load("").sms.make_room == "oldest"
+    (other, room) = wrong('[sms]\nothers = "forward"\nmake_room = true')
+    assert other == 'sms.others: "forward" is unknown; one of "keep", "publish", "delete"'
+    assert room.startswith("sms.make_room: ")
+    assert room.endswith('one of "oldest", "never"')
 
 
 # The file itself
@@ -597,3 +609,57 @@ def test_a_reboot_that_the_hours_limit_forbids_is_doubtful(load: Load) -> None:
     assert config.warnings(load(text)) == [
         "recovery.per_hour: with 0 the module is never rebooted, whatever timeout_action says"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[module]\nport = "/dev/a"\ninstance_ports = [1, 2]',
+            "instance_ports[1]: no port 2 is configured: there is port 1 alone; 0 to 1, or one more in module.extra_po",
+        ),
+        (
+            '[module]\nport = "/dev/a"\nextra_ports = ["/dev/b"]\ninstance_ports = [4, 0, 2]',
+            "module.instance_ports[0]: no port 4 is configured: there are 2; 0 to 2, or one more in module.extra_ports",
+        ),
+        (
+            "[module]\ninstance_ports = [1]",
+            "module.instance_ports[0]: no port 1 is configured: there is no port at all; 0, or module.port first",
+        ),
+        ("[module]\ninstance_ports = [1, 1, 1, 1]", "module.instance_ports: has 4 entries"),
+        ("[module]\ninstance_ports = [5]", "module.instance_ports[0]: 5 is out of range; a port's number from 0 to 4"),
+        (
+            '[policy.monitor]\nhazards = "confirm"',
+            'policy.monitor.hazards: "confirm" while nobody is there to confirm a stored command; "refuse" or "allow"',
+        ),
+    ],
+)
+def test_a_port_that_is_not_there_and_a_confirmation_by_nobody(
+    wrong: Callable[..., list[str]], text: str, said: str
+) -> None:
+    (mistake,) = wrong(text)
+    assert said in mistake
+
+
+def test_instances_may_share_a_port_and_the_monitor_has_rules_of_its_own(load: Load) -> None:
+    loaded = load(
+        '[module]\nport = "/dev/a"\nextra_ports = ["/dev/b"]\ninstance_ports = [1, 2, 2]\n'
+        '[policy.monitor]\ndefault = "deny"\nrules = [{allow = "+CGMR", peer = "sms +39*"}]\nhazards = "allow"'
+    )
+    assert loaded.module.instance_ports == (1, 2, 2)
+    assert (loaded.policy.monitor.default, loaded.policy.monitor.hazards) == ("deny", "allow")
+    assert load("").module.instance_ports == ()
+
+
+def test_what_is_no_file_is_not_read_as_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="no regular file"):
+        config.load(pipe, hostname="box", machine_id=None)
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        config.load(tmp_path / "atrund.toml", hostname="box", machine_id=None)

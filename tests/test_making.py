@@ -7,6 +7,7 @@ import pytest
 
 from atrund import making
 from atrund.atrun import stored
+from atrund.atrun.family.forms import Delays
 from atrund.atrun.request import Door
 from atrund.atrun.rules import Hazards, Verb
 from atrund.atrun.secrets import Secret
@@ -58,14 +59,24 @@ def test_every_value_of_the_file_that_commands_can_set_too() -> None:
     assert stored.from_rows(stored.to_rows(settings), Settings()) == (settings, ())
 
 
-@pytest.mark.parametrize("door", OUTER)
+DOORS = (*OUTER, Door.MONITOR)
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_each_door_has_the_policy_that_the_file_gives_it(door: Door) -> None:
-    rules = {Door.SMS: "sms", Door.TCP: "tcp", Door.MQTT: "mqtt", Door.LOCAL: "local"}
+    rules = {Door.SMS: "sms", Door.TCP: "tcp", Door.MQTT: "mqtt", Door.LOCAL: "local", Door.MONITOR: "monitor"}
     strict = LocalRules(default="deny", hazards="allow") if door is Door.LOCAL else DoorRules("deny", (), "allow")
     policies = making.policies(Policy(remote_admin=("sms",), **{rules[door]: strict}))  # type: ignore[arg-type]
-    assert set(policies) >= set(OUTER)
+    assert set(policies) == set(DOORS)
     assert (policies[door].default, policies[door].hazards) == (Verb.DENY, Hazards.ALLOW)
     assert policies[door].remote_admin == (door is Door.SMS)
-    for other in set(OUTER) - {door}:
+    for other in set(DOORS) - {door}:
         assert policies[other].default is Verb.ALLOW
         assert policies[other].hazards is (Hazards.CONFIRM if other is Door.LOCAL else Hazards.REFUSE)
+
+
+def test_a_delay_follows_the_file_unless_a_command_made_it_another() -> None:
+    before, after = Config(sms=Sms(delay=1.0)), Config(sms=Sms(delay=2.0), tcp=Tcp(delay=3.0))
+    assert making.delays(before) == Delays(tcp=0.0, sms=1.0)
+    assert making.delays(after, making.delays(before), before) == Delays(tcp=3.0, sms=2.0)
+    assert making.delays(after, Delays(tcp=9.0, sms=1.0), before) == Delays(tcp=9.0, sms=2.0)

@@ -2,7 +2,9 @@
 """The module's side of the daemon, in the daemon."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from atrund.atrun.request import Door, End, Reason, Request
 from atrund.atrun.secrets import Secret
-from atrund.config.values import Module, Queue, Recovery, Weights
+from atrund.config.values import Module, Queue, Recovery, Sms, Weights
 from atrund.control import LINE_MAX, StatusAnswer, encode
 from atrund.daemon import build
 from atrund.ledger import Ledger
@@ -18,12 +20,14 @@ from atrund.modem import PLACES_SHOWN
 from atrund.module.keeper import HOLD
 from atrund.module.lifecycle import State
 from atrund.module.neighbours import SETTLE
+from atrund.module.port import Port, Receiver
 from atrund.module.tending import WATCH_EVERY
 from atrund.service import Service
 from atrund.sim.faults import Plant
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options, Sim
 from atrund.sim.store import Message, Status
+from tests.support.asking import outcome, said, start
 from tests.support.keeping import no_threads
 from tests.support.lives import Lives
 from tests.support.virtual import FRIEND, PORT, AtOnce, House, VirtualClock, Wire, config, deliver, running
@@ -330,3 +334,114 @@ async def test_a_radio_that_is_off_is_in_the_status_and_left_off() -> None:
         assert "switched off by a command or another tenant (+CFUN: 4)" in module["detail"]
         await asyncio.sleep(3600)
         assert b"+CFUN=" not in b"".join(house.wire.written)
+
+
+# Instances mapped to ports
+
+SOME, OTHER = "AT+CGMM;+CGMM", "AT+CGMR;+CGMR"
+"""Lines that the daemon itself never sends."""
+
+
+@contextlib.asynccontextmanager
+async def two_ports(*mapped: int) -> AsyncIterator[tuple[House, Wire, Wire]]:
+    clock = VirtualClock()
+    module = SimModule(Options(), clock.now)
+    wires = {"/dev/a": Wire(module), "/dev/b": Wire(module)}
+
+    async def open_port(path: str, baudrate: int, receiver: Receiver) -> Port:
+        return await wires[path].open(PORT, baudrate, receiver)
+
+    given = config(
+        module=Module(port="/dev/a", extra_ports=("/dev/b",), instance_ports=mapped, telemetry=0.0), sms=Sms()
+    )
+    disk = AtOnce()
+    daemon = build(given, ledger=Ledger(disk), clock=clock, open_port=open_port, notify=Service({}))
+    await daemon.start()
+    house = House(daemon, wires["/dev/a"], module, disk, clock)
+    await until(lambda: len([one for one in daemon.keepers if one.channel is not None]) == 2)
+    await until(lambda: all(one.module.state.usable for one in daemon.keepers))
+    yield house, wires["/dev/a"], wires["/dev/b"]
+    await daemon.stop()
+    module.close()
+    assert not daemon.failed.done()
+
+
+def on(wire: Wire, line: str) -> int:
+    return wire.seen.count(line)
+
+
+async def test_an_instance_has_its_port_and_several_may_share_one() -> None:
+    async with two_ports(1, 2, 2) as (house, first, second):
+        lines = {instance: "AT" + ";".join(["+CGMR"] * (instance + 1)) for instance in (1, 2, 3)}
+        for instance, line in lines.items():
+            for _ in range(2):
+                assert (await outcome(house, line, instance=instance)).end is End.OK
+        counts = [[on(wire, line) for line in lines.values()] for wire in (first, second)]
+        assert counts == [[2, 0, 0], [0, 2, 2]]
+
+
+async def test_a_mapped_port_is_waited_for_though_another_is_idle_and_an_instance_that_is_not_mapped_has_that() -> None:
+    async with two_ports(1, 1) as (house, _, second):
+        house.module.faults.plant("+COPS?", Plant(1, seconds=20.0))
+        long = start(house, "AT+COPS?", instance=1)
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        mapped, free = start(house, SOME, instance=2), start(house, OTHER, instance=3)
+        await free.outcome
+        assert asyncio.get_running_loop().time() - began < 2
+        assert on(second, OTHER) == 1
+        await mapped.outcome
+        assert asyncio.get_running_loop().time() - began > 15
+        assert on(second, SOME) == 0
+        await long.outcome
+
+
+async def test_while_a_mapped_port_is_away_its_instance_is_refused_and_the_others_are_served() -> None:
+    async with two_ports(0, 2) as (house, first, second):
+        second.absent = "no such device"
+        second.lose()
+        await asyncio.sleep(1)
+        refused = await outcome(house, SOME, instance=2)
+        assert (refused.end, refused.reason) == (End.REJECTED, Reason.PORT_DOWN)
+        assert refused.detail == "the port of instance 2 is absent or being set up"
+        assert on(first, SOME) == 0
+        assert (await outcome(house, OTHER, instance=1)).end is End.OK
+        second.absent = ""
+        await until(lambda: house.daemon.keepers[1].module.state.usable, 120)
+        assert (await outcome(house, SOME, instance=2)).end is End.OK
+        assert on(second, SOME) == 1
+
+
+async def test_a_ring_that_comes_on_every_port_is_one() -> None:
+    """CMD-5 counts rings, and an instance is to see what one port would show."""
+    async with two_ports() as (house, first, _):
+        heard: list[tuple[str, ...]] = []
+        with house.daemon.instances.listening(1, heard.append):
+            house.module.urc("RING")
+            await asyncio.sleep(1)
+            assert heard == [("RING",)]
+            house.module.ports[1].urc("NO CARRIER:3")
+            await asyncio.sleep(1)
+            assert heard[1:] == [("NO CARRIER:3",)], "what a further port says alone is not lost"
+            first.absent = "no such device"
+            first.lose()
+            await asyncio.sleep(1)
+            house.module.urc("RING")
+            await asyncio.sleep(1)
+            assert heard[2:] == [("RING",)]
+
+
+async def test_what_the_module_keeps_per_port_is_put_in_place_on_the_instances_own() -> None:
+    async with two_ports(1, 2) as (house, first, second):
+        assert (await said(house, "AT+CMGF=1", instance=2))[-1] == "OK"
+        assert (await said(house, "AT+CMGF?", instance=2)) == ["+CMGF: 1", "OK"]
+        assert (await said(house, "AT+CMGF?", instance=1)) == ["+CMGF: 0", "OK"]
+        assert on(second, "AT+CMGF=1")
+        assert not on(first, "AT+CMGF=1")
+
+
+async def test_what_is_reported_is_a_matter_of_the_first_port_whatever_the_mapping() -> None:
+    async with two_ports(2, 2, 2) as (house, first, second):
+        assert (await said(house, "AT+CREG=1", instance=2)) == ["OK"]
+        assert on(first, "AT+CREG=1")
+        assert not on(second, "AT+CREG=1")

@@ -93,7 +93,8 @@ async def test_the_listener_comes_and_goes_with_its_setting() -> None:
         assert await said(there, "AT#TCPATRUNL=0") == ["OK"]
         await until(lambda: refuses(port))
         assert there.daemon.tcp is None
-        assert (await there.daemon.status())["tcp"] == {"state": "off", "ports": [], "peer": ""}
+        told = (await there.daemon.status())["tcp"]
+        assert told == {"state": "off", "ports": [], "peer": "", "peers": [], "kept_out": 0}
 
 
 async def test_tcp_switches_itself_off_behind_its_ok() -> None:
@@ -290,8 +291,9 @@ async def test_without_a_ledger_the_file_counts_and_a_door_whose_secrets_it_has_
     lives.disk.refuse("I/O error")
     there = await lives.start(wait=False)
     assert (await there.daemon.status())["settings"]["failure"] == "I/O error"  # type: ignore[index]
-    async with calling(there) as caller:
-        assert await caller.rest() == b""
+    assert there.daemon.tcp is not None
+    with pytest.raises(OSError, match=r"timed out|reset"):  # by the kernel, or by the daemon
+        socket.create_connection(("127.0.0.1", there.daemon.tcp.ports[0]), 1.0).recv(1)
     lives.disk.dies, lives.disk.broken = lambda: False, ""
     await lives.end()
 
@@ -324,3 +326,76 @@ async def test_a_line_that_is_none_is_refused_whole(line: str) -> None:
         assert await caller.ask(line) == "+CME ERROR: 50"
         assert there.daemon.nvm.settings == before
         assert await caller.ask("AT#SMSATRUN?") == "#SMSATRUN: 1\r\n\r\nOK"
+
+
+# A file read anew
+
+
+async def catch_up(there: House, tcp: Tcp) -> str:
+    before = there.daemon.nvm.settings
+    there.daemon.follow(replace(there.daemon.config, tcp=tcp))
+    return await there.daemon.services.catch_up(before)
+
+
+async def test_whose_login_is_gone_is_put_out_behind_its_answer_whatever_is_set_meanwhile() -> None:
+    async with house() as there, calling(there) as caller:
+        await caller.ask("AT")
+        caller.writer.write(b"AT+COPS=?\r")
+        await asyncio.sleep(0.5)
+        assert await catch_up(there, replace(OPEN, users=(TcpUser("operator", Secret("another")),))) == ""
+        assert await said(there, "AT#TCPATRUNCFG?") != ["ERROR"]
+        assert await said(there, 'AT#TCPATRUNFRWL=1,"192.0.2.0","255.255.255.0"') == ["OK"]
+        assert (await caller.rest()).endswith(b"\r\nOK\r\n")
+        assert ("disconnected", "shutdown") in there.told
+
+
+async def test_a_session_that_the_file_has_nothing_against_stays_and_follows() -> None:
+    async with house() as there, calling(there) as caller:
+        await caller.ask("AT")
+        session = there.daemon.tcp.session if there.daemon.tcp is not None else None
+        assert session is not None
+        assert await catch_up(there, replace(OPEN, delay=1.0, login_timeout=7.0, timeout=61.0)) == ""
+        assert (session.rules.login_timeout, session.rules.timeout) == (7.0, 61.0)
+        assert await caller.ask("AT") == "OK"
+
+
+async def test_a_file_without_the_door_shuts_it_behind_the_answer_that_runs_and_opens_it_again() -> None:
+    async with house() as there, calling(there) as caller:
+        await caller.ask("AT")
+        caller.writer.write(b"AT+COPS=?\r")
+        await asyncio.sleep(0.5)
+        await catch_up(there, SHUT)
+        assert there.daemon.tcp is None
+        assert (await caller.rest()).endswith(b"\r\nOK\r\n")
+        await catch_up(there, OPEN)
+        async with calling(there) as another:
+            assert await another.ask("AT") == "OK"
+
+
+async def test_another_port_counts_when_the_session_is_over_and_one_that_cant_be_had_changes_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+        probe.close()
+        async with house() as there:
+            door = there.daemon.tcp
+            assert "ddress already in use" in await catch_up(there, replace(OPEN, port=taken.getsockname()[1]))
+            assert there.daemon.tcp is door
+            async with calling(there) as caller:
+                await caller.ask("AT")
+                for _ in range(3):
+                    assert await catch_up(there, replace(OPEN, port=free)) == ""
+                assert there.daemon.tcp is door
+                assert await caller.ask("AT") == "OK"
+            await until(lambda: there.daemon.tcp is not door)
+            assert there.daemon.tcp is not None
+            assert there.daemon.tcp.ports == (free,)
+            async with calling(there) as caller:
+                assert await caller.ask("AT") == "OK"
+
+
+async def test_a_door_that_an_operator_closed_stays_closed() -> None:
+    async with house(SHUT) as there:
+        await there.daemon.services.close(Door.TCP)
+        assert await catch_up(there, OPEN) == ""
+        assert there.daemon.tcp is None

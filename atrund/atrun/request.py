@@ -48,6 +48,8 @@ class Reason(enum.Enum):
     PROMPT_UNSUPPORTED = "prompt_unsupported"
     DATA_MODE = "data_mode"
     NOT_ATRUN = "not_atrun"
+    REPLAY = "replay"
+    RATE_LIMITED = "rate_limited"
     UNCONFIRMED = "unconfirmed"
     PORT_DOWN = "port_down"
     STORAGE = "storage"

@@ -175,13 +175,19 @@ def _mask_line(text: str, masks: Masks) -> str:
     head = stripped[:1] if stripped[:1] in ("H", "h") else ""
     if stripped[len(head) : len(head) + 2].upper() != "AT":
         return _cut(text, masks)
-    if _end_of_secret_name(text, masks) is None:
+    if _end_of_secret_name(text, masks) is None and _CODE.search(text) is None:
         return text
     try:
         commands = parse(stripped[len(head) :])
     except LineRefused:
-        return _cut(text, masks)
+        return _CODE.sub(f"#{MASK}", _cut(text, masks))
+    if _end_of_secret_name(text, masks) is None:
+        return text
     return head + unparse(_masked(command, masks) for command in commands)
+
+
+_CODE: Final = re.compile("# *[0-9][0-9 ]{2,}[0-9]")
+"""A code of an authenticator app, or most of one, that is not where it should be, and so can still be used."""
 
 
 def mask_answer(names: Iterable[str], line: str, masks: Masks | None = None) -> str:

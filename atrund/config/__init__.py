@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,15 @@ from atrund.config.values import (
     Policy,
     Privacy,
     Queue,
+    SerialPort,
     Sms,
+    SmsCode,
+    SmsRate,
     Tcp,
+    TcpBearer,
+    TcpClient,
+    TcpClientTls,
+    TcpTls,
     TcpUser,
 )
 
@@ -42,8 +50,15 @@ __all__ = [
     "Policy",
     "Privacy",
     "Queue",
+    "SerialPort",
     "Sms",
+    "SmsCode",
+    "SmsRate",
     "Tcp",
+    "TcpBearer",
+    "TcpClient",
+    "TcpClientTls",
+    "TcpTls",
     "TcpUser",
     "keys",
     "load",
@@ -70,7 +85,7 @@ def load(path: Path, *, hostname: str, machine_id: str | None, environ: Mapping[
     every = tuple(keys(Config))
     config, mistakes = read_table(Config, raw, Place("", folders), every)
     wrong = {mistake.key.partition(".")[0].partition("[")[0] for mistake in mistakes}
-    mistakes += _between(config, frozenset({"sms", "tcp", "mqtt", "module", "recovery"} - wrong))
+    mistakes += _between(config, frozenset({"sms", "tcp", "mqtt", "module", "recovery", "policy"} - wrong))
     node = config.node or _default_node(hostname, machine_id)
     if not config.node and config.mqtt.enabled and _app_specific(machine_id) is None and "node" not in wrong:
         mistakes.append(Mistake("node", "has no default, for this machine has no machine id", "a name of its own"))
@@ -89,7 +104,10 @@ def report(error: ConfigError) -> str:
 def _parse(path: Path) -> dict[str, object]:
     """The file as TOML has it."""
     try:
-        with path.open("rb") as file:
+        # Not to wait for whoever might write into a pipe; what is no file would read as an empty one.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(path, (Mistake("", "is no regular file", "the path of a TOML file"),))
             content = file.read(CONFIG_FILE_MAX + 1)
     except OSError as error:
         right = "the path of a TOML file that can be read"

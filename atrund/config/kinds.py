@@ -11,13 +11,16 @@ from typing import TypeVar
 
 from atrund.atrun.rules import Rule, RuleError, read_rule
 from atrund.atrun.secrets import MaskError, Secret, read_masks
-from atrund.config.reader import Mistake, Place, Read, Refused, expect, quote, read_table
+from atrund.config.reader import Mistake, Place, Read, Refused, expect, quote, read_table, shown
 from atrund.usb.names import RIGHT, PortNameError, parse_name
 
 T = TypeVar("T")
 
 SECRET_FILE_MAX = 4096  # bytes; no password, token or key phrase of ours comes near it
 SOCKET_PATH_MAX = 107  # bytes; sun_path of Linux is 108 with its closing zero (unix(7))
+
+RATES = (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
+"""What a serial port of the host may run at: those that termios(3) names and `+IPR` has."""
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZES = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -44,6 +47,15 @@ def integer(low: int, high: int, what: str = "a whole number") -> Read[int]:
 def port(value: object, place: Place) -> int:
     """A TCP port. 0, with which the kernel chooses one, is taken but not advertised: it is for tests and the demo."""
     return 0 if value == 0 and type(value) is int else integer(1, 65535, "a port")(value, place)
+
+
+def serial_rate(value: object, place: Place) -> int:
+    """The rate of a serial port."""
+    right = f"one of {', '.join(map(str, RATES))}"
+    rate = expect(int, value, place, right)
+    if rate not in RATES:
+        place.refuse(f"{quote(rate)} is no rate of a serial port", right)
+    return rate
 
 
 def weight(value: object, place: Place) -> int:
@@ -134,7 +146,7 @@ def policy_rule(value: object, place: Place) -> Rule:
     try:
         return read_rule(value)
     except RuleError as error:
-        (place.at(error.key) if error.key else place).refuse(error.wrong, error.right)
+        (place.at(error.key) if error.key else place).refuse(shown(error.wrong), error.right)
 
 
 def mask(value: object, place: Place) -> str:
@@ -299,10 +311,38 @@ def sms_password(content: str) -> str | None:
     return None if fits else "exactly 16 printable ASCII characters"
 
 
+def code_secret(content: str) -> str | None:
+    """The secret of an authenticator app, in base32."""
+    from atrund.atrun.codes import read_secret  # noqa: PLC0415 - few have codes
+
+    try:
+        read_secret(content)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def seal_key(content: str) -> str | None:
+    """The key of sealed SMS with its number."""
+    from atrund.sms.seal import SealError, read_key  # noqa: PLC0415 - few have seals
+
+    try:
+        read_key(content)
+    except SealError as error:
+        return str(error)
+    return None
+
+
 def tcp_password(content: str) -> str | None:
     """1 to 50 characters without control characters (`#TCPATRUNAUTH`)."""
     fits = 1 <= len(content) <= 50 and content.isprintable()
     return None if fits else "1 to 50 printable characters"
+
+
+def tcp_token(content: str) -> str | None:
+    """The far end's first line in client mode (TCP-13)."""
+    fits = 16 <= len(content) <= 128 and content.isascii() and content.isprintable()
+    return None if fits else "16 to 128 printable ASCII characters"
 
 
 def sim_pin(content: str) -> str | None:

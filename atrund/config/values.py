@@ -10,12 +10,18 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Literal
 
+from atrund.atrun.family.tcp import SERIAL_RATES
 from atrund.atrun.rules import RULES_MAX, Rule
 from atrund.atrun.secrets import Secret
 from atrund.config import kinds
 from atrund.config.reader import Place, expect, option, quote, required, required_as, section
+from atrund.config.tls import Certificate, certificate
 
 Ucs2 = Literal["convert", "vendor"]
+Others = Literal["keep", "publish", "delete"]
+WantsCode = Literal["required", "optional"]
+Replace = Literal["never", "authenticated"]
+MakeRoom = Literal["oldest", "never"]
 Protocol = Literal["5", "3.1.1"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "journal", "json"]
@@ -25,6 +31,7 @@ TimeoutAction = Literal["leave", "reboot"]
 Verdict = Literal["allow", "deny"]
 HazardWord = Literal["refuse", "confirm", "allow"]
 RemoteDoor = Literal["sms", "tcp", "mqtt"]
+Flow = Literal["none", "rtscts", "xonxoff"]
 
 DAY = 86400.0
 CONTROL_SOCKET: Path | None = Path("/run/atrund.sock")
@@ -83,6 +90,9 @@ class Module:
 
     port: str = option("", kinds.port_name)
     extra_ports: tuple[str, ...] = option((), kinds.items(kinds.port_name, at_most=3, what="ports"))
+    instance_ports: tuple[int, ...] = option(
+        (), kinds.items(kinds.integer(0, 4, "a port's number"), at_most=3, what="numbers of ports", repeated=True)
+    )
     baudrate: int = option(115200, kinds.integer(300, 4000000, "a rate"))
     shared: bool = option(True, kinds.flag)
     gap: float = option(0.020, kinds.duration(0, 5))
@@ -123,8 +133,25 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class SmsCode:
+    """The codes of a number; docs/sms-security.md."""
+
+    number: str = required(kinds.text(r"\+?[0-9]{1,20}", 'digits, with an optional "+" before them'))
+    secret: Secret = required_as("secret_file", kinds.secret_file(kinds.code_secret))
+    code: WantsCode = option("required", kinds.choice("required", "optional"))
+
+
+@dataclass(frozen=True, slots=True)
+class SmsRate:
+    """How often a sender's commands are taken: `count` in each span of `per`, 0 for as often as they come."""
+
+    count: int = option(0, kinds.integer(0, 1000))
+    per: float = option(3600.0, kinds.duration(60, 30 * DAY))
+
+
+@dataclass(frozen=True, slots=True)
 class Sms:
-    """The SMS door. `passwords` come from `password_files`."""
+    """The SMS door. `passwords` come from `password_files`, `seal_keys` from `seal_key_files`."""
 
     enabled: bool = option(False, kinds.flag)
     numbers: tuple[str, ...] = option((), kinds.items(white_list_entry, at_most=8, what="numbers"))
@@ -142,7 +169,77 @@ class Sms:
     answer_max_age: float = option(3600.0, kinds.duration(60, 30 * DAY))
     answers_per_hour: int = option(30, kinds.integer(0, 1000))
     answers_per_day: int = option(100, kinds.integer(0, 10000))
+    delivery_reports: bool = option(False, kinds.flag)
     sweep: float = option(60.0, kinds.duration(10, 3600))
+    others: Others = option("keep", kinds.choice("keep", "publish", "delete"))
+    make_room: MakeRoom = option("oldest", kinds.choice("oldest", "never"))
+    codes: tuple[SmsCode, ...] = option((), kinds.items(kinds.table(SmsCode), at_most=8, what="numbers"))
+    seal_keys: tuple[Secret, ...] = option(
+        (), kinds.items(kinds.secret_file(kinds.seal_key), at_most=8, what="files"), key="seal_key_files"
+    )
+    seal_max_age: float = option(DAY, kinds.duration(60, 30 * DAY, zero=True))
+    digest_replay: float = option(0.0, kinds.duration(3600, 365 * DAY, zero=True))
+    rate: SmsRate = section(SmsRate)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpTls:
+    """TLS of the TCP server; `client_ca`: whose certificates callers must show (TCP-13)."""
+
+    enabled: bool = option(False, kinds.flag)
+    certificate: Certificate | None = option(None, certificate)
+    key: Path | None = option(None, kinds.private_file)
+    client_ca: Path | None = option(None, kinds.public_file)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpClientTls:
+    """TLS of client mode; `ca` None: the system's; `server_name`: whom its certificate is for, "" the host."""
+
+    enabled: bool = option(False, kinds.flag)
+    ca: Path | None = option(None, kinds.public_file)
+    certificate: Certificate | None = option(None, certificate)
+    key: Path | None = option(None, kinds.private_file)
+    server_name: str = option("", kinds.text(r"[A-Za-z0-9._:-]{0,255}", 'a host name or address, or "" for the host'))
+
+
+@dataclass(frozen=True, slots=True)
+class TcpClient:
+    """Client mode of the TCP door: whom to call, and how often again (TCP-11). `token` comes from `token_file`."""
+
+    enabled: bool = option(False, kinds.flag)
+    host: str = option("", kinds.text(r"[A-Za-z0-9._:%-]{0,255}", 'a host name or address, or "" for none'))
+    port: int = option(1024, kinds.integer(1, 65535, "a port"))
+    retries: int = option(0, kinds.integer(0, 5))
+    retry_delay: float = option(120.0, kinds.duration(60, 3600 * 60))
+    redial: float = option(1800.0, kinds.duration(60, 7 * DAY, zero=True))
+    token: Secret | None = option(None, kinds.secret(kinds.tcp_token), key="token_file")
+    tls: TcpClientTls = section(TcpClientTls)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpBearer:
+    """What the TCP door waits for (TCP-14): an `interface` of the host, a `context` of the module, neither: nothing.
+
+    `data_context`: the one that the host's own data uses, 0 for none.
+    """
+
+    interface: str = option("", kinds.text(r"|[^\s/:]{1,15}", 'the name of a network interface, or "" for none'))
+    context: int = option(0, kinds.integer(0, 6, "a context"))
+    activate: bool = option(False, kinds.flag)
+    data_context: int = option(1, kinds.integer(0, 6, "a context"))
+
+
+@dataclass(frozen=True, slots=True)
+class SerialPort:
+    """A serial port of the host that `#TCPATCONSER` may reach (TCP-6)."""
+
+    number: int = required(kinds.integer(0, 9, "a port's number"))
+    path: Path = required(kinds.absolute)
+    rates: tuple[int, ...] = option(
+        SERIAL_RATES, kinds.items(kinds.serial_rate, at_least=1, at_most=len(kinds.RATES), what="rates")
+    )
+    flow: Flow = option("none", kinds.choice("none", "rtscts", "xonxoff"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +257,10 @@ class Tcp:
     firewall: tuple[FirewallRule, ...] = option((), kinds.items(firewall_rule, at_most=21, what="rules"))
     users: tuple[TcpUser, ...] = option((), kinds.items(kinds.table(TcpUser), at_most=3, what="users"))
     login_timeout: float = option(60.0, kinds.duration(5, 600))
+    login_failures: int = option(5, kinds.integer(1, 100, "a number of wrong logins"))
+    shut_out: float = option(900.0, kinds.duration(1, 86400, zero=True))
+    sessions: int = option(1, kinds.integer(1, 8, "a number of sessions"))
+    replace: Replace = option("never", kinds.choice("never", "authenticated"))
     idle_timeout: float = option(600.0, kinds.duration(1, 65535, zero=True))
     timeout: float = option(300.0, kinds.duration(60, 300))
     sequence: bool = option(False, kinds.flag)
@@ -169,6 +270,10 @@ class Tcp:
         (),
         kinds.items(kinds.text(r"[^\s/:]{1,15}", "the name of a network interface"), at_most=16, what="interfaces"),
     )
+    serial: tuple[SerialPort, ...] = option((), kinds.items(kinds.table(SerialPort), at_most=8, what="ports"))
+    tls: TcpTls = section(TcpTls)
+    client: TcpClient = section(TcpClient)
+    bearer: TcpBearer = section(TcpBearer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +335,7 @@ class Privacy:
     """What may leave the device."""
 
     numbers: Numbers = option("masked", kinds.choice("masked", "full"))
+    identity: bool = option(False, kinds.flag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +367,7 @@ class Policy:
     tcp: DoorRules = section(DoorRules)
     mqtt: DoorRules = section(DoorRules)
     local: LocalRules = section(LocalRules)
+    monitor: DoorRules = section(DoorRules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,13 @@ UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u20
         ("ATD**04*1234*4321*4321#", "ATD**04*****"),
         ("ATD*#31#", "ATD*#31#"),
         ('AT#EVMONI="SMSIN",1,0,"AT+CPIN=1234"', 'AT#EVMONI="SMSIN",1,0,"AT+CPIN****'),
+        ("AT+CSQ #755224.", "AT+CSQ #****."),  # a code that was mistyped is still to be used
+        ("HAT+CSQ#755 224 #287082 Anna", "HAT+CSQ#**** #**** Anna"),
+        ("AT+CPIN=1234 #755224", "AT+CPIN=****"),
+        ("AT+CSQ #755224;+CPIN=1", "AT+CSQ #****;+CPIN****"),
+        ('AT+CPBW=1,"*#31#755224"', 'AT+CPBW=1,"*#31#755224"'),
+        ("ATD*#31#755224;", "ATD*#31#755224;"),
+        ("order #755224", "order #755224"),
         ("Weather report", "Weather report"),
         ("", ""),
     ],

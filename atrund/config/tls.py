@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the configuration says of the TCP door's certificates (TCP-13): the options' readers, and what of them is wrong.
+
+Rules of this file: files are read by those whose options name them, while the configuration is read, and not later.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from atrund.config.kinds import public_file
+from atrund.config.reader import Mistake, Place
+
+if TYPE_CHECKING:
+    from atrund.config.values import Tcp, TcpClientTls, TcpTls
+    from atrund.tls import Files
+
+T = TypeVar("T", "TcpTls", "TcpClientTls")
+
+SOON = timedelta(days=14)  # a certificate that is renewed by a program is so well before
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A file with our certificate, and until when it is good."""
+
+    path: Path
+    good_until: datetime
+
+
+def certificate(value: object, place: Place) -> Certificate | None:
+    """Our own certificate with what leads to its authority; "" is none."""
+    path = public_file(value, place)
+    if path is None:
+        return None
+    from atrund.tls import FILE_MAX, expiry  # noqa: PLC0415 - few speak TLS
+
+    try:
+        with path.open("r", encoding="latin-1") as file:
+            return Certificate(path, expiry(file.read(FILE_MAX)))
+    except ValueError as error:
+        return place.refuse(str(error), "a PEM file with the certificate, and what leads to its authority behind it")
+
+
+def server_files(tls: "TcpTls") -> "Files":
+    """Return the files of the server."""
+    from atrund.tls import Files  # noqa: PLC0415 - few speak TLS
+
+    return Files(_path(tls.certificate), tls.key, tls.client_ca)
+
+
+def client_files(tls: "TcpClientTls") -> "Files":
+    """Return the files of client mode."""
+    from atrund.tls import Files  # noqa: PLC0415 - few speak TLS
+
+    return Files(_path(tls.certificate), tls.key, tls.ca)
+
+
+def mistakes(tcp: "Tcp") -> Iterator[Mistake]:
+    """What is wrong with the files together."""
+    server, client = tcp.tls, tcp.client.tls
+    if server.enabled and server.certificate is None:
+        yield Mistake("tcp.tls.certificate", "is not set while tcp.tls.enabled is true", "the server's certificate")
+    yield from _mistakes("tcp.tls", server, "client_ca", _read_server)
+    yield from _mistakes("tcp.client.tls", client, "ca", _read_client)
+
+
+def warnings(tcp: "Tcp") -> Iterator[str]:
+    """What is doubtful about the certificates."""
+    for section, tls in (("tcp.tls", tcp.tls), ("tcp.client.tls", tcp.client.tls)):
+        if tls.enabled and tls.certificate is not None:
+            until = tls.certificate.good_until
+            left = until.timestamp() - time.time()
+            if left <= 0:
+                yield f"{section}.certificate: has expired on {until:%Y-%m-%d}, so nobody who looks will take it"
+            elif left <= SOON.total_seconds():
+                yield f"{section}.certificate: expires on {until:%Y-%m-%d}"
+
+
+def _mistakes(section: str, tls: T, authority: str, read: Callable[[T], object]) -> Iterator[Mistake]:
+    """`authority`: the option that names the other side's authorities; `read` reads the files."""
+    given = [name for name in ("certificate", "key", authority) if getattr(tls, name) is not None]
+    if not tls.enabled:
+        for name in given:
+            yield Mistake(f"{section}.{name}", f"is set while {section}.enabled is false", f"{section}.enabled = true")
+    for there, lacking in (("certificate", "key"), ("key", "certificate")):
+        if there in given and lacking not in given:
+            yield Mistake(f"{section}.{there}", f"is set without {section}.{lacking}", "both or neither")
+            return
+    if tls.enabled and given:
+        from atrund.tls import FileError  # noqa: PLC0415 - few speak TLS
+
+        try:
+            read(tls)
+        except FileError as error:
+            option = authority if error.option == "ca" else error.option
+            yield Mistake(f"{section}.{option}", error.wrong, error.right)
+
+
+def _read_server(tls: "TcpTls") -> None:
+    from atrund.tls import server_context  # noqa: PLC0415 - few speak TLS
+
+    server_context(server_files(tls))
+
+
+def _read_client(tls: "TcpClientTls") -> None:
+    from atrund.tls import client_context  # noqa: PLC0415 - few speak TLS
+
+    client_context(client_files(tls))
+
+
+def _path(certificate: Certificate | None) -> Path | None:
+    return None if certificate is None else certificate.path
