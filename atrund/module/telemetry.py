@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read of the module now and then: operator, technology, signal, SMS store. Never in anybody's way."""
+"""What is read of the module now and then: operator, technology, signal, SMS store. Never in anybody's way.
+
+Where the configuration lets IMEI and ICCID be told, they are read as well, once for each module and each SIM.
+"""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -19,6 +23,8 @@ log = structlog.get_logger()
 ASKER: Final = "telemetry"
 BUSY_PAUSE: Final = 10.0
 """Seconds after which it is tried again where somebody was waiting for the port."""
+IDENTITY_AGAIN: Final = 300.0
+"""Seconds after which IMEI and ICCID are asked again that were not told, where nothing else is read."""
 HYSTERESIS_DBM: Final = 4
 """Signal changes below this are not worth a message: +CSQ's own step is 2 dBm, and it flickers by one step."""
 
@@ -26,6 +32,10 @@ HYSTERESIS_DBM: Final = 4
 @dataclass(frozen=True, slots=True)
 class Readings:
     """The latest readings; None where the module does not say. `technology` is +COPS's <AcT> in words."""
+
+    imei: str | None = field(default=None, repr=False)
+    iccid: str | None = field(default=None, repr=False)
+    """Read where they may be told, else None."""
 
     operator: str | None = None
     technology: str | None = None
@@ -39,31 +49,69 @@ class Readings:
 
 
 class Telemetry:
-    """Reads every `every` seconds while the port is usable, until cancelled."""
+    """Reads every `every` seconds while the port is usable, until cancelled; 0 for IMEI and ICCID alone.
+
+    `identity`: they may be told.
+    """
 
     def __init__(
-        self, *, every: float, channel: Callable[[], Channel | None], on_change: Callable[[Readings], None]
+        self,
+        *,
+        every: float,
+        channel: Callable[[], Channel | None],
+        on_change: Callable[[Readings], None],
+        identity: bool = False,
     ) -> None:
         self.readings = Readings()
         self._told = self.readings
         self._every = every
+        self._identity = identity
+        self._another = asyncio.Event()
         self._channel = channel
         self._on_change = on_change
+
+    def look(self) -> None:
+        """Take note that the module or its SIM may be another one: what they are is no longer known."""
+        if self._identity:
+            self.readings = replace(self.readings, imei=None, iccid=None)
+            self._told = replace(self._told, imei=None, iccid=None)
+            self._another.set()
+
+    def follow(self, every: float) -> None:
+        """Read every so many seconds from now on, and at once."""
+        self._every = every
+        self._another.set()
 
     async def run(self) -> None:
         """Read for ever; a port that others wait for is left to them."""
         while True:
+            self._another.clear()
             channel = self._channel()
             if channel is None or channel.depths:
                 if channel is None:
                     self._take(Readings())  # what was read of a module that is away is no longer true
-                await asyncio.sleep(BUSY_PAUSE)
+                await self._pause(BUSY_PAUSE)
                 continue
             try:
-                self._take(await _read(channel))
+                await self._read(channel)
             except (LinkLostError, TimedOutError, WaitedTooLongError, QueueFullError) as error:
                 log.debug("telemetry not read", detail=str(error))
-            await asyncio.sleep(self._every)
+            await self._pause(self._every or IDENTITY_AGAIN)
+
+    async def _read(self, channel: Channel) -> None:
+        if self._identity:
+            imei = self.readings.imei or await _identity(channel, "+CGSN")
+            iccid = self.readings.iccid or await _identity(channel, "#CCID")
+            if not self._another.is_set():  # else it may be the last one's
+                self._take(replace(self.readings, imei=imei, iccid=iccid))
+        if self._every:
+            readings = await _read(channel)
+            self._take(replace(readings, imei=self.readings.imei, iccid=self.readings.iccid))
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._another.wait()
 
     def _take(self, readings: Readings) -> None:
         self.readings = readings
@@ -74,13 +122,29 @@ class Telemetry:
 
 def worth_telling(before: Readings, after: Readings) -> bool:
     """Whether a consumer wants to know: anything but a flicker of the signal, and never the raw `extra` alone."""
-    steady = (before.operator, before.technology, before.sms_used, before.sms_total)
-    if steady != (after.operator, after.technology, after.sms_used, after.sms_total):
+    if _steady(before) != _steady(after):
         return True
     pairs = ((before.rssi_dbm, after.rssi_dbm), (before.rsrp_dbm, after.rsrp_dbm))
     return any(
         old is not new and (old is None or new is None or abs(old - new) >= HYSTERESIS_DBM) for old, new in pairs
     )
+
+
+def _steady(one: Readings) -> tuple[str | int | None, ...]:
+    """What does not flicker."""
+    return one.imei, one.iccid, one.operator, one.technology, one.sms_used, one.sms_total
+
+
+async def _identity(channel: Channel, name: str) -> str | None:
+    """Ask for the IMEI (+CGSN) or the ICCID (#CCID), and return its digits."""
+    async with channel.turn(ASKER, what=name) as turn:
+        answer = await turn.ask(f"AT{name}")
+    found = _IDENTITY.fullmatch(answer.lines[0]) if answer.final.ok and answer.lines else None
+    return found[1] if found is not None else None
+
+
+_IDENTITY: Final = re.compile(r'(?:\S+:\s*)?"?([0-9]{14,20})F?"?')
+"""An IMEI (3GPP TS 23.003 6.2) or an ICCID, filled up with F where it is odd (TS 102 221 13.2), named or bare."""
 
 
 async def _read(channel: Channel) -> Readings:
@@ -93,9 +157,20 @@ async def _read(channel: Channel) -> Readings:
     rsrq, rsrp = _lte(answers["+CESQ"])
     used, total = _store(answers["+CPMS"])
     extra = tuple(
-        (name, _IMSI.sub("", answers[name].lines[0])[:200]) for name in ("#RFSTS", "#SERVINFO") if answers[name].lines
+        (name, _IMSI.sub("", answers[name].lines[0].removeprefix(f"{name}:").strip())[:200])
+        for name in ("#RFSTS", "#SERVINFO")
+        if answers[name].lines
     )
-    return Readings(operator, technology, _rssi(answers["+CSQ"]), rsrp, rsrq, used, total, extra)
+    return Readings(
+        operator=operator,
+        technology=technology,
+        rssi_dbm=_rssi(answers["+CSQ"]),
+        rsrp_dbm=rsrp,
+        rsrq_db=rsrq,
+        sms_used=used,
+        sms_total=total,
+        extra=extra,
+    )
 
 
 _QUESTIONS: Final = {

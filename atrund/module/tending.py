@@ -63,6 +63,8 @@ class Module:
     registration: str = ""
     radio: str = ""
     """Why the radio is off, if somebody switched it off; "" while it is on or nothing is known."""
+    set_ups: int = 0
+    """How often it was set up: what it reports, and what lies in its store, may be other than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class Tending:
             condition = await look(turn)
             if condition.sim is Sim.PIN and await self._enter_pin(turn):
                 condition = await look(turn)
-        return self._judge(condition, model=identity.model, firmware=identity.firmware, memory=memory)
+        set_ups = self._module().set_ups + 1
+        return self._judge(condition, model=identity.model, firmware=identity.firmware, memory=memory, set_ups=set_ups)
 
     async def watch(self, channel: Channel) -> Event:
         """Look at SIM and network, often while something is missing; ends when they make another state."""

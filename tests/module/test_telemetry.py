@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atrund.config.values import Module as ModuleConfig
-from atrund.module.telemetry import BUSY_PAUSE, HYSTERESIS_DBM, Readings, Telemetry, worth_telling
+from atrund.config.values import Privacy
+from atrund.module.telemetry import BUSY_PAUSE, HYSTERESIS_DBM, IDENTITY_AGAIN, Readings, Telemetry, worth_telling
+from atrund.module.tending import WATCH_EVERY
 from atrund.sim.faults import Plant
+from atrund.sim.state import Sim
 from tests.support.keeping import Bench, keeping, no_threads
-from tests.support.virtual import PORT, config, running
+from tests.support.virtual import PORT, House, config, running
 
 EVERY = 300.0
 QUESTIONS = ["AT+COPS?", "AT+CSQ", "AT+CESQ", "AT+CPMS?", "AT#RFSTS", "AT#SERVINFO"]
@@ -20,9 +23,11 @@ QUESTIONS = ["AT+COPS?", "AT+CSQ", "AT+CESQ", "AT+CPMS?", "AT#RFSTS", "AT#SERVIN
 class Reader:
     """Telemetry of a bench."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, every: float = EVERY, identity: bool = False) -> None:
         self.told: list[Readings] = []
-        self.telemetry = Telemetry(every=EVERY, channel=lambda: bench.keeper.channel, on_change=self.told.append)
+        self.telemetry = Telemetry(
+            every=every, channel=lambda: bench.keeper.channel, on_change=self.told.append, identity=identity
+        )
         self.task = asyncio.create_task(self.telemetry.run())
 
     async def __aenter__(self) -> Self:
@@ -31,6 +36,22 @@ class Reader:
     async def __aexit__(self, *_: object) -> None:
         assert not self.task.done()
         self.task.cancel()
+
+
+class Told:
+    """In the broker's place: the last payload of each topic."""
+
+    connected = False
+
+    def __init__(self, house: House) -> None:
+        self.last: dict[str, Any] = {}
+        house.daemon.broker = self  # type: ignore[assignment]
+
+    def tell(self, topic: str, payload: object) -> None:
+        self.last[topic] = payload
+
+    async def say_goodbye(self, _reason: str) -> None:
+        pass
 
 
 @pytest.mark.looptime
@@ -63,6 +84,71 @@ async def test_what_a_module_does_not_say_is_none() -> None:
         await asyncio.sleep(5)
         assert reader.telemetry.readings == Readings()
         assert reader.told == []
+
+
+@pytest.mark.looptime
+async def test_who_it_is_is_read_once_and_only_where_it_may_be_told() -> None:
+    async with keeping(Bench()) as bench, Reader(bench, identity=True) as reader:
+        await asyncio.sleep(2 * EVERY)
+        got, identity = reader.telemetry.readings, bench.module.identity
+        assert (got.imei, got.iccid) == (identity.imei, identity.iccid)
+        assert reader.told[-1] == got
+        assert identity.imei not in repr(got)
+        assert identity.iccid not in repr(got)
+        assert [bench.seen.count(line) for line in ("AT+CGSN", "AT#CCID", "AT+CSQ")] == [1, 1, 2]
+    async with keeping(Bench()) as bench, Reader(bench) as reader:
+        await asyncio.sleep(EVERY)
+        assert (reader.telemetry.readings.imei, reader.telemetry.readings.iccid) == (None, None)
+        assert not {"AT+CGSN", "AT#CCID"} & set(bench.seen)
+
+
+@pytest.mark.looptime
+async def test_what_was_not_told_is_asked_again_and_nothing_else_where_the_rest_is_switched_off() -> None:
+    bench = Bench()
+    bench.module.faults.plant("AT#CCID", Plant(2, final="+CME ERROR: 14"))
+    async with keeping(bench), Reader(bench, every=0.0, identity=True) as reader:
+        await asyncio.sleep(5)
+        assert reader.telemetry.readings == Readings(imei=bench.module.identity.imei)
+        await asyncio.sleep(3 * IDENTITY_AGAIN)
+        assert reader.telemetry.readings.iccid == bench.module.identity.iccid
+        assert [bench.seen.count(line) for line in ("AT+CGSN", "AT#CCID", "AT+CSQ")] == [1, 3, 0]
+        assert len(reader.told) == 2
+
+
+@pytest.mark.looptime
+async def test_another_sim_is_read_at_once_and_what_the_last_one_said_is_dropped() -> None:
+    async with keeping(Bench()) as bench, Reader(bench, identity=True) as reader:
+        await asyncio.sleep(5)
+        bench.module.faults.plant("AT#CCID", Plant(1, lines=("#CCID: 89000000000000000001F",), final="OK", seconds=2.0))
+        reader.telemetry.look()
+        assert (reader.telemetry.readings.imei, reader.telemetry.readings.iccid) == (None, None)
+        await asyncio.sleep(1)
+        bench.module.faults.plant("AT#CCID", Plant(1, lines=("#CCID: 8900000000000000002",), final="OK"))
+        reader.telemetry.look()
+        await asyncio.sleep(10)
+        assert reader.telemetry.readings.iccid == "8900000000000000002"
+        assert "89000000000000000001" not in {got.iccid for got in reader.told}
+        assert reader.told[-1].imei == bench.module.identity.imei, "told again, for it was shown as unknown meanwhile"
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("line", "imei"),
+    [
+        ("353613080341905", "353613080341905"),
+        ("+CGSN: 353613080341905", "353613080341905"),
+        ('+CGSN: "353613080341905"', "353613080341905"),
+        ("ERROR", None),
+        ("0001767746", None),
+        ("353613080341905353613080341905", None),
+    ],
+)
+async def test_forms_of_an_imei(line: str, imei: str | None) -> None:
+    bench = Bench()
+    bench.module.faults.plant("AT+CGSN", Plant(None, lines=(line,), final="OK"))
+    async with keeping(bench), Reader(bench, identity=True) as reader:
+        await asyncio.sleep(5)
+        assert reader.telemetry.readings.imei == imei
 
 
 @pytest.mark.looptime
@@ -193,6 +279,10 @@ async def test_the_daemon_shows_it_and_mirrors_none_of_its_commands() -> None:
         state = (await house.daemon.status())["module"]
         assert isinstance(state, dict)
         assert (state["operator"], state["rssi_dbm"], state["sms_total"]) == ("vodafone IT", -85, 20)
+        assert state["rfsts"].startswith('"222 10"')
+        assert state["servinfo"].startswith("10612,-85,")
+        assert not {"imei", "iccid"} & state.keys()
+        assert house.module.identity.imei not in str(await house.daemon.status())
         assert house.outcomes == []
         assert house.disk.rows("SELECT * FROM outbox") == []
 
@@ -203,6 +293,45 @@ async def test_it_can_be_switched_off() -> None:
     async with running(config(module=ModuleConfig(port=PORT, telemetry=0.0))) as house:
         await asyncio.sleep(1000)
         assert "AT+CESQ" not in house.wire.seen
+
+
+@pytest.mark.looptime
+async def test_the_daemon_tells_who_module_and_sim_are_where_it_may(capsys: pytest.CaptureFixture[str]) -> None:
+    no_threads()
+    given = config(module=ModuleConfig(port=PORT, telemetry=0.0), privacy=Privacy(identity=True))
+    async with running(given) as house:
+        told = Told(house)
+        identity = house.module.identity
+        await asyncio.sleep(5)
+        state: Any = (await house.daemon.status())["module"]
+        assert (state["imei"], state["iccid"]) == (identity.imei, identity.iccid)
+        house.module.set_sim(Sim.MISSING)
+        await asyncio.sleep(WATCH_EVERY + 5)
+        assert told.last["module/state"]["iccid"] is None
+        house.module.identity = replace(identity, iccid="8900000000000000002")
+        house.module.set_sim(Sim.READY)
+        await asyncio.sleep(WATCH_EVERY + 5)
+        for topic in ("module/state", "info"):
+            record = told.last[topic]
+            assert (record["imei"], record["iccid"]) == (identity.imei, "8900000000000000002"), topic
+        assert house.wire.seen.count("AT+CSQ") == 0
+    said = "".join(capsys.readouterr())
+    assert said
+    assert identity.imei not in said
+    assert identity.iccid not in said
+
+
+@pytest.mark.looptime
+async def test_a_port_named_by_its_imei_does_not_tell_it() -> None:
+    no_threads()
+    name = "imei:353613080341905"
+    for identity, shown in ((False, "imei:…1905"), (True, name)):
+        given = config(module=ModuleConfig(port=name, telemetry=0.0), privacy=Privacy(identity=identity))
+        async with running(given, until=None) as house:
+            await asyncio.sleep(5)
+            state: Any = (await house.daemon.status())["module"]
+            assert state["port"] == shown
+            assert state["detail"].startswith("imei:…1905: no port")
 
 
 @given(st.integers(-120, -50), st.integers(-120, -50))
@@ -216,6 +345,8 @@ def test_a_flicker_is_not_worth_telling(before: int, after: int) -> None:
     [
         ({"operator": "I TIM"}, True),
         ({"technology": "LTE"}, True),
+        ({"imei": "353613080341905"}, True),
+        ({"iccid": "8990011916180288209"}, True),
         ({"sms_used": 1}, True),
         ({"rssi_dbm": None}, True),
         ({"rsrp_dbm": -100}, True),
