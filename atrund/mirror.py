@@ -2,17 +2,20 @@
 """What is written down about requests and sessions: mirror, audit, journal; masked in one place (POL-3, POL-4)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from atrund import records
-from atrund.at.syntax import parse
+from atrund.at.syntax import LineRefused, parse
 from atrund.atrun.request import Door, End, Outcome, Request
 from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number, mask_numbers
 from atrund.clock import Clock, rfc3339
 from atrund.ledger import tables
 from atrund.ledger.writer import Write
+
+if TYPE_CHECKING:
+    from atrund.atrun.others import Told
 
 log = structlog.get_logger()
 
@@ -39,7 +42,8 @@ class Mirror:
         self._octets = octets
         self._clock = clock
         self._session = session
-        self._full_numbers = full_numbers
+        self.full_numbers = full_numbers
+        """Whether telephone numbers leave the device whole."""
 
     def stamp(self) -> records.Stamp:
         """Return the present stamp."""
@@ -81,9 +85,36 @@ class Mirror:
             )
         ]
         payload = records.session_record(
-            self.stamp(), door=door.value, peer=self.peer(door, peer), what=what, reason=reason
+            self.stamp(), door=door.value, peer=self.peer(door, peer), what=what, reason=reason, rid=rid
         )
         return writes + self.post("event/session", payload)
+
+    def received(self, told: "Told") -> list[Write]:
+        """Row for a message that is no ATRUN SMS, where that is published. It is dropped for room last (MQ-4)."""
+        text, peer = told.text, told.peer
+        if not self.full_numbers:
+            text = None if text is None else mask_numbers(text)
+            peer = mask_number(peer) if peer.removeprefix("+").isdecimal() else peer
+        payload = records.received_record(
+            self.stamp(),
+            peer=peer,
+            sent=None if told.sent is None else rfc3339(told.sent),
+            text=text,
+            raw=told.raw,
+            part=None if told.part is None else (told.part.reference, told.part.total, told.part.index),
+            withheld=told.withheld,
+        )
+        return self.post("sms/received", payload, response=True)
+
+    def unsolicited(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        """Return an unsolicited code as it may leave the device: what is behind its first line is somebody's message.
+
+        Broadcasts are for everybody.
+        """
+        shown = tuple(mask_answer((), line) for line in lines)
+        if not self.full_numbers:
+            shown = tuple(map(mask_numbers, shown))
+        return shown if lines[0].startswith("+CBM:") else (shown[0], *(MASK for _ in shown[1:]))
 
     def response(
         self, request: Request, outcome: Outcome | None, *, state: str, correlation: str | None
@@ -105,7 +136,7 @@ class Mirror:
 
     def peer(self, door: Door, peer: str) -> str:
         """Return who asks, as it may leave the device."""
-        if self._full_numbers or door not in {Door.SMS, Door.MONITOR}:
+        if self.full_numbers or door not in {Door.SMS, Door.MONITOR}:
             return peer
         by, blank, number = peer.rpartition(" ")
         # The monitor's peer is the door that stored the command, and who came through it.
@@ -142,10 +173,10 @@ class Mirror:
         owed: bool,
     ) -> dict[str, Any]:
         names = _names(request.line) if outcome.lines else ()
-        cmd, lines = mask_line(request.line), [mask_answer(names, line) for line in outcome.lines]
-        if not owed and not _MESSAGES.isdisjoint(names):
+        cmd, lines = mask_line(request.line), [mask_answer(names or (), line) for line in outcome.lines]
+        if names is None or (not owed and not _MESSAGES.isdisjoint(names)):
             lines = [MASK] * len(lines)
-        if not owed and not self._full_numbers:
+        if not owed and not self.full_numbers:
             cmd, lines = mask_numbers(cmd), [mask_numbers(line) for line in lines]
         return records.request_record(
             stamp,
@@ -164,13 +195,19 @@ class Mirror:
         )
 
 
-_MESSAGES: Final = frozenset({"+CMGL", "+CMGR"})
-"""Commands that show other people's messages (3GPP TS 27.005 3.4.2, 3.4.3): bodies, numbers, digests (POL-3)."""
+_MESSAGES: Final = frozenset({"+CMGL", "+CMGR", "+CRSM", "+CSIM", "+CGLA"})
+"""Commands that show other people's messages (3GPP TS 27.005 3.4.2, 3.4.3): bodies, numbers, digests (POL-3).
+
+So may the last three, which read the SIM's files (TS 27.007 8.17, 8.18, 8.43): EF-SMS keeps what was deleted, too.
+"""
 
 
-def _names(line: str) -> tuple[str, ...]:
-    """The commands whose answer it is: only a line that was parsed was ever run."""
-    return tuple(command.name for command in parse(line))
+def _names(line: str) -> tuple[str, ...] | None:
+    """The commands whose answer it is: only a line that was parsed was ever run. None where a mask broke it since."""
+    try:
+        return tuple(command.name for command in parse(line))
+    except LineRefused:
+        return None
 
 
 def _audit_of(request: Request, outcome: Outcome, now: str) -> Write:

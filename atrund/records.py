@@ -65,10 +65,38 @@ def request_record(
     }
 
 
-def session_record(stamp: Stamp, *, door: str, peer: str, what: str, reason: str | None = None) -> dict[str, Any]:
-    """Return the payload of `event/session`: somebody came, went, was let in or was kept out."""
-    told = {"door": door, "peer": _plain(peer), "event": _plain(what)}
+def session_record(
+    stamp: Stamp, *, door: str, peer: str, what: str, reason: str | None = None, rid: str = ""
+) -> dict[str, Any]:
+    """Return the payload of `event/session`: somebody came, went, was let in or was kept out; `rid` if of a request."""
+    told = {"door": door, "peer": _plain(peer), "event": _plain(what)} | ({"rid": rid} if rid else {})
     return {**stamp.fields(), **told, "reason": None if reason is None else _plain(reason)}
+
+
+def received_record(
+    stamp: Stamp,
+    *,
+    peer: str,
+    sent: str | None,
+    text: str | None,
+    raw: bytes | None,
+    part: tuple[int, int, int] | None,
+    withheld: bool,
+) -> dict[str, Any]:
+    """Return the payload of `sms/received`: an SMS that is no ATRUN SMS; `raw` is what is no text.
+
+    `sent` is the service centre's time (RFC 3339). `part`: reference, total and index of a part of a longer message,
+    which are put together by whoever reads them. `withheld`: what was in it is not published.
+    """
+    return {
+        **stamp.fields(),
+        "peer": _plain(peer),
+        "sent": sent,
+        "text": None if text is None else _plain(text),
+        "raw_b64": None if raw is None else base64.b64encode(raw).decode(),
+        "part": None if part is None else dict(zip(("reference", "total", "index"), part, strict=True)),
+        "withheld": withheld,
+    }
 
 
 def status_record(stamp: Stamp, *, state: str, reason: str | None = None) -> dict[str, Any]:

@@ -192,6 +192,31 @@ async def test_what_comes_in_one_piece_with_the_connack_is_taken() -> None:
         await until(lambda: it.fake.acknowledged == [1, 2, 3, 4, 5], "the acknowledgements")
 
 
+async def test_no_more_is_read_than_may_wait_though_the_broker_sends_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mosquitto 2.0.11 forgets the receive maximum behind the first acknowledgement."""
+    monkeypatch.setattr("atrund.broker.connection.RECEIVE_MAX", 3)
+    monkeypatch.setattr("atrund.broker.connection.PLACE_WAIT", PATIENCE)
+    waiting = [(BASE + "at/request", f"AT{n}".encode()) for n in range(9)]
+    async with scene(FakeBroker(session_present=True, queued=waiting)) as it:
+        for number in range(9):
+            await until(lambda: len(it.heard) >= min(9, number + 3), "as many as may wait")  # noqa: B023 - awaited here
+            await asyncio.sleep(0.01)
+            assert len(it.heard) == min(9, number + 3)
+            it.heard[number].ack()
+        await until(lambda: it.fake.acknowledged == [*range(1, 10)], "the acknowledgements")
+
+
+async def test_messages_that_nobody_acknowledges_do_not_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atrund.broker.connection.RECEIVE_MAX", 1)
+    monkeypatch.setattr("atrund.broker.connection.PLACE_WAIT", 0.01)
+    waiting = [(BASE + "at/request", f"AT{n}".encode()) for n in range(4)]
+    async with scene(FakeBroker(session_present=True, queued=waiting)) as it:
+        await until(lambda: len(it.heard) == 4, "all messages")
+        for message in it.heard:
+            message.ack()
+        await until(lambda: it.fake.acknowledged == [1, 2, 3, 4], "the acknowledgements")
+
+
 async def test_what_waited_while_we_were_away_long_is_told_as_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """MQ-2: 60 s of absence, a kept session, 5 s behind the CONNACK."""
     monkeypatch.setattr("atrund.broker.connection.QUEUED_AWAY", 0.0)

@@ -6,18 +6,20 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from atrund.atrun.others import Kind, Told
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.ledger import tables
 from atrund.ledger.schema import open_file
 from atrund.ledger.writer import Write
 from atrund.mirror import Mirror
+from atrund.sms.userdata import Concatenation
 
 NUMBER = "+393468686711"
 ASKED = Request(rid="r1", door=Door.SMS, peer=NUMBER, line="AT+COPS?", key="k")
@@ -150,7 +152,8 @@ def test_a_session_is_told_audited_and_logged(db: sqlite3.Connection) -> None:
     assert told(db, writes) == [
         (
             "atrund/node/event/session",
-            {**STAMP, "door": "sms", "peer": "+********6711", "event": "sms not accepted", "reason": "not_atrun"},
+            {**STAMP, "door": "sms", "peer": "+********6711", "event": "sms not accepted", "rid": "r9"}
+            | {"reason": "not_atrun"},
         )
     ]
     (audit,) = audited(db)
@@ -197,7 +200,7 @@ def test_secrets_are_masked_wherever_they_go(db: sqlite3.Connection) -> None:
     assert payload["lines"] == ["+CGAUTH: 1,1,****"]
 
 
-@pytest.mark.parametrize("line", ["AT+CMGR=1", "at+csq;+cmgl=4", "AT+CMGL"])
+@pytest.mark.parametrize("line", ["AT+CMGR=1", "at+csq;+cmgl=4", "AT+CMGL", "AT+CRSM=178,28476,1,4,176"])
 def test_other_peoples_messages_are_not_mirrored_but_given_to_who_asked(db: sqlite3.Connection, line: str) -> None:
     """POL-3; the digest of an ATRUN message could be replayed."""
     body = ("+CMGR: 1,,52", "07919343290020000C9144D0D0D00011", "Meet me at ÿ")
@@ -254,3 +257,66 @@ def test_an_answer_goes_where_it_was_asked_for_and_gives_no_way_to_the_mirror(db
     assert answers[0].extra == {"correlation": "00"}
     assert len(answers) == 2 * tables.TRIM_EVERY
     assert len(rows) - len(answers) < tables.TRIM_EVERY / 2
+
+
+def test_a_message_that_is_no_request_is_told_masked_and_not_dropped_for_room(db: sqlite3.Connection) -> None:
+    """MQ-4, POL-3."""
+    sent = datetime(2026, 11, 22, 9, 39, tzinfo=timezone(timedelta(hours=1)))
+    came = Told(Kind.MESSAGE, NUMBER, sent, "call +393331234567", part=Concatenation(17, 3, 2))
+    ((topic, payload),) = told(db, made().received(came))
+    assert topic == "atrund/node/sms/received"
+    assert payload == STAMP | {
+        "peer": "+********6711",
+        "sent": "2026-11-22T08:39:00.000Z",
+        "text": "call +********4567",
+        "raw_b64": None,
+        "part": {"reference": 17, "total": 3, "index": 2},
+        "withheld": False,
+    }
+    assert db.execute("SELECT response FROM outbox").fetchall() == [(1,)]
+    ((_, full),) = told(db, made(full_numbers=True).received(came))
+    assert (full["peer"], full["text"]) == (NUMBER, "call +393331234567")
+    assert made(base="").received(came) == []
+
+
+@pytest.mark.parametrize(("peer", "shown"), [("Bank 24", "Bank 24"), ("12345", "*2345"), ("", "")])
+def test_a_name_is_no_number(db: sqlite3.Connection, peer: str, shown: str) -> None:
+    ((_, payload),) = told(db, made().received(Told(Kind.UNREADABLE, peer, raw=b"\x00")))
+    assert (payload["peer"], payload["raw_b64"], payload["sent"], payload["part"]) == (shown, "AA==", None, None)
+
+
+def test_the_answer_of_a_line_that_a_mask_broke_is_hidden(db: sqlite3.Connection) -> None:
+    """The ledger has a line that ended masked: where its commands can't be told any more, its answer can't either."""
+    outcome = Outcome(End.OK, final="OK", lines=("+CMGR: secret",))
+    broken = replace(ASKED, door=Door.MQTT, line='AT#OEM="')
+    payload = made().response(broken, outcome, state="ok", correlation=None)
+    assert payload["lines"] == ["****"]
+    assert db.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (("RING",), ("RING",)),
+        ((f'+CLIP: "{NUMBER}",145,"",,"",0',), ('+CLIP: "+********6711",145,"",,"",0',)),
+        (("+CMT: ,25", "0791934329000090040C91"), ("+CMT: ,25", "****")),
+        (
+            (f'+CMT: "{NUMBER}",,"26/11/22,20:34:35+00"', "the code is 1234"),
+            ('+CMT: "+********6711",,"26/11/22,20:34:35+00"', "****"),
+        ),
+        (("+CDS: 26", "0006D60B911326"), ("+CDS: 26", "****")),
+        (("+CBM: 2,50,1,1,1", "a warning"), ("+CBM: 2,50,1,1,1", "a warning")),
+        (('#SMSATWL: 1,"1234567890123456"',), ("#SMSATWL: 1,****",)),
+    ],
+)
+def test_an_unsolicited_code_leaves_without_numbers_and_messages(
+    lines: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    """POL-3."""
+    assert made().unsolicited(lines) == shown
+
+
+def test_numbers_in_unsolicited_codes_where_they_are_wanted() -> None:
+    full = made(full_numbers=True)
+    assert full.unsolicited((f'+CLIP: "{NUMBER}",145',)) == (f'+CLIP: "{NUMBER}",145',)
+    assert full.unsolicited(("+CMT: ,25", "0791")) == ("+CMT: ,25", "****")

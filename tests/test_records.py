@@ -13,6 +13,7 @@ from atrund.records import (
     LINES_MAX,
     Stamp,
     info_record,
+    received_record,
     request_record,
     session_record,
     state_record,
@@ -83,6 +84,7 @@ def test_session() -> None:
         "reason": None,
     }
     assert session_record(STAMP, door="tcp", peer="::1", what="refused", reason="firewall")["reason"] == "firewall"
+    assert session_record(STAMP, door="sms", peer="+39", what="answer cut", rid="r1")["rid"] == "r1"
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,19 @@ def test_the_modules_state_and_the_daemons_own_facts_carry_the_stamp() -> None:
 
 def test_an_unsolicited_code_cannot_bring_control_characters() -> None:
     assert urc_record(STAMP, ("+CMT: ,24", "07\x1b")) == HEAD | {"lines": ["+CMT: ,24", "07\\x1b"]}
+
+
+def test_a_message_that_is_no_request() -> None:
+    payload = received_record(
+        STAMP, peer="Bank\x1b", sent=None, text="two\nlines \u202e", raw=b"\x00", part=(17, 3, 2), withheld=True
+    )
+    assert payload == HEAD | {
+        "peer": "Bank\\x1b",
+        "sent": None,
+        "text": "two\\x0alines \\u202e",
+        "raw_b64": "AA==",
+        "part": {"reference": 17, "total": 3, "index": 2},
+        "withheld": True,
+    }
+    plain = received_record(STAMP, peer="+39", sent="t", text=None, raw=None, part=None, withheld=False)
+    assert (plain["text"], plain["raw_b64"], plain["part"]) == (None, None, None)

@@ -28,7 +28,13 @@ log = structlog.get_logger()
 WINDOW: Final = 20
 """Messages in flight: what mosquitto takes by default, and few enough to be sent again after a loss."""
 RECEIVE_MAX: Final = 100
-"""Requests that the broker may send without an acknowledgement (MQTT 5): so many wait for the disk at once."""
+"""Requests that the broker may send without an acknowledgement (MQTT 5): so many wait for the disk at once.
+
+Not every broker keeps to it (mosquitto 2.0.11 sends a thousand behind the first acknowledgement), and MQTT 3.1.1 has no
+such word: the rest is not read from the socket then.
+"""
+PLACE_WAIT: Final = 1.0
+"""Seconds for which one more waits unread: a disk that hangs is not to end the connection, which pings meanwhile."""
 PACKET_MAX: Final = 131_072
 """Octets of a packet that the broker may send (MQTT 5): the largest request, with room for topic and properties."""
 QUEUED_WINDOW: Final = 5.0
@@ -98,6 +104,7 @@ class Connection:
         self._opened: asyncio.Future[bool] = loop.create_future()
         self._unacknowledged: dict[int, tuple[int, Callable[[int], None]]] = {}
         self._moved = asyncio.Event()
+        self._places = threading.Semaphore(RECEIVE_MAX)
         self._started = False
         self._over = False
         try:
@@ -205,7 +212,7 @@ class Connection:
         client.on_connect = lambda _c, _u, flags, code, _p: self._hop(self._connected, flags, code)
         client.on_disconnect = lambda _c, _u, _f, code, _p: self._hop(self._disconnected, code)
         client.on_publish = lambda _c, _u, mid, code, _p: self._hop(self._published, mid, code)
-        client.on_message = lambda _c, _u, message: self._hop(self._came, message)
+        client.on_message = lambda _c, _u, message: self._hop(self._came, message, self._has_place(message))
         client.on_subscribe = lambda _c, _u, _mid, codes, _p: self._hop(self._subscribed, codes)
         return client
 
@@ -280,7 +287,11 @@ class Connection:
         if any(code.is_failure for code in codes):
             log.error("broker refused a subscription; requests cannot come in", detail=str(codes[0]))
 
-    def _came(self, message: paho.MQTTMessage) -> None:
+    def _has_place(self, message: paho.MQTTMessage) -> bool:
+        """Wait until one more may wait for its acknowledgement; on paho's thread, which reads nothing meanwhile."""
+        return message.qos > 0 and not self._over and self._places.acquire(timeout=PLACE_WAIT)
+
+    def _came(self, message: paho.MQTTMessage, has_place: bool) -> None:  # noqa: FBT001 - hopped over as it is
         properties = message.properties
         self._on_message(
             Incoming(
@@ -292,14 +303,16 @@ class Connection:
                 correlation=getattr(properties, "CorrelationData", None),
                 expiry=getattr(properties, "MessageExpiryInterval", None),
                 queued=self._loop.time() < self._queued_until,
-                ack=lambda: self._acknowledge(message.mid, message.qos),
+                ack=lambda: self._acknowledge(message, has_place),
                 qos=message.qos,
             )
         )
 
-    def _acknowledge(self, mid: int, qos: int) -> None:
+    def _acknowledge(self, message: paho.MQTTMessage, has_place: bool) -> None:  # noqa: FBT001 - as above
+        if has_place:
+            self._places.release()
         if not self._over:
-            self._client.ack(mid, qos)
+            self._client.ack(message.mid, message.qos)
 
 
 def _properties(packet: int) -> Properties:

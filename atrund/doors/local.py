@@ -48,6 +48,8 @@ async def lends_nothing(_who: str, _seconds: float) -> Loan:
 
 CONNECTIONS_MAX: Final = 16
 """Clients at once: operators and scripts, each short."""
+OF_ONE_USER_MAX: Final = 8
+"""Of these, of a user other than root and the daemon's own: nobody keeps an operator out by sitting there."""
 SLOW_READER: Final = 30.0
 
 
@@ -104,7 +106,7 @@ class LocalDoor:
         self._administer = administer
         self._lend = lend
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], int] = {}
 
     async def start(self) -> None:
         """Open the socket. Raises `OSError`; a socket that another daemon still serves is left alone."""
@@ -143,8 +145,13 @@ class LocalDoor:
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of a server runs in a task
-        if len(self._clients) >= CONNECTIONS_MAX:
-            writer.write(control.encode(control.ErrorAnswer(f"{CONNECTIONS_MAX} clients are connected already")))
+        peer = peer_of(writer.get_extra_info("socket"))
+        crowd = sum(user == peer.uid for user in self._clients.values())
+        full = f"{CONNECTIONS_MAX} clients are" if len(self._clients) >= CONNECTIONS_MAX else ""
+        if not peer.is_trusted and crowd >= OF_ONE_USER_MAX:
+            full = f"{OF_ONE_USER_MAX} clients of {peer} are"
+        if full:
+            writer.write(control.encode(control.ErrorAnswer(f"{full} connected already")))
             writer.close()
             return
         client = _Client(
@@ -156,13 +163,13 @@ class LocalDoor:
             lend=self._lend,
             rights=self._rights,
         )
-        self._clients.add(task)
+        self._clients[task] = peer.uid
         try:
             await client.serve()
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._clients.discard(task)
+            del self._clients[task]
             client.leave()
             writer.close()
 

@@ -15,13 +15,14 @@ import structlog
 
 from atrund.at.syntax import LINE_MAX
 from atrund.atrun.ask import Ask, AskRefused, parse_ask
-from atrund.atrun.request import Door, End, Outcome, Reason, Request
+from atrund.atrun.request import Door, End, Outcome, Reason, Request, State
 from atrund.broker import Broker, Incoming
 from atrund.clock import Clock
 from atrund.ledger import Ledger, StorageError, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
 from atrund.mirror import Mirror
+from atrund.run import Run
 from atrund.runner import Runner
 
 log = structlog.get_logger()
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 SUBSCRIPTIONS: Final = ("at/request", "at/request/+")
 PENDING_MAX: Final = 200
 """Requests that wait to be recorded at once, past which those with QoS 0 are dropped."""
+UNFINISHED_MAX: Final = 200
+"""Requests on their way, past which one that waits for no turn is acknowledged when it has ended, not before."""
 TAKE_UP_AGAIN: Final = 10.0
 """Seconds until a ledger that could not be read is looked at again."""
 LINE_KEPT: Final = 2 * LINE_MAX
@@ -59,7 +62,8 @@ class MqttDoor:
         """Set once the broker is made; needed only for what the disk did not take."""
         self.is_closed: Callable[[], bool] = lambda: False
         """Whether an operator keeps the door closed: requests are refused, the mirror goes on."""
-        self._rules = rules
+        self.rules = rules
+        """Exchanged when the configuration is read anew."""
         self._runner = runner
         self._ledger = ledger
         self._mirror = mirror
@@ -140,6 +144,13 @@ class MqttDoor:
             outcome = await asyncio.shield(run.outcome)
             if outcome is not None and (outcome.reason is Reason.STORAGE or self._ledger.failure):
                 self._say_unrecorded(request, outcome)
+        elif self._is_one_too_many(run):
+            await asyncio.shield(run.outcome)
+
+    def _is_one_too_many(self, run: Run) -> bool:
+        """Whether nothing but the broker's window bounds how many such as this there may be: no turn, so no queue."""
+        state = run.life.state
+        return state is State.ENDED or (state is not State.WAITING and self._runner.running > UNFINISHED_MAX)
 
     async def _recorded(self, request: Request) -> Known | None:
         """Return the record of the same request, so that none that ran is called expired when it comes again."""
@@ -196,7 +207,7 @@ class MqttDoor:
             return ask, _rejected(Reason.RETAINED, "a retained request would run again at each connection")
         if self.is_closed():
             return ask, _rejected(Reason.POLICY, "the mqtt door is closed by an operator of the device")
-        if not self._rules.remote_at:
+        if not self.rules.remote_at:
             return ask, _rejected(Reason.POLICY, "mqtt.remote_at is off")
         return ask, None
 
@@ -209,7 +220,7 @@ class MqttDoor:
             span = (ask.expires - self._clock.now()).total_seconds()
             left = span if left is None else min(left, span)
         if left is None:
-            if message.queued and not self._rules.run_queued:
+            if message.queued and not self.rules.run_queued:
                 return None, Outcome(End.EXPIRED, Reason.EXPIRED, detail="it waited at the broker, without an expiry")
             return None, None
         if left <= 0:
@@ -222,7 +233,7 @@ class MqttDoor:
         below = topic.removeprefix(self._mirror.base)
         if below != topic:
             return below.partition("/")[0] not in OWN_LEVELS or below.startswith("at/response/")
-        return topic.startswith(self._rules.reply_prefixes)
+        return topic.startswith(self.rules.reply_prefixes)
 
     def _answer(self, request: Request, outcome: Outcome) -> list[Write]:
         """Rows of the answer, written with the outcome itself."""

@@ -20,9 +20,14 @@ class Peer:
     def __str__(self) -> str:
         return f"uid {self.uid}"
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it is root's or the daemon's own."""
+        return self.uid in {0, os.geteuid()}
+
     def is_in(self, group: int | None) -> bool:
         """Whether it is in a group; root and the daemon's own user count as in every one, and all are in None."""
-        return group is None or self.uid in {0, os.geteuid()} or group in self.groups
+        return group is None or self.is_trusted or group in self.groups
 
 
 def group_id(name: str, key: str) -> int | None:

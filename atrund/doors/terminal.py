@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from atrund.at.exchange import Prompted
 from atrund.atrun.instance import LineEditor, show_final, show_line, show_prompt, show_unsolicited
 from atrund.atrun.interface import Interface
@@ -28,8 +30,12 @@ from atrund.run import Run
 from atrund.runner import Runner
 from atrund.table import To, step
 
+log = structlog.get_logger()
+
 HEARD_MAX: Final = 100
 """Unsolicited codes kept while a command runs, the oldest makes room: a module's burst at start is a few dozen."""
+KEPT_MAX: Final = 32_768
+"""Octets of lines kept of clients that have gone: all that the kernel held of one, but not of hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +296,13 @@ class _Terminal:
             self._give()
 
     def _keep_lines(self) -> None:
-        typed = self._editor.feed(bytes(self._input))
-        self._lines.extend((line, self._visit) for line in typed.lines)
+        room = KEPT_MAX - sum(len(line) + 1 for line, _ in self._lines)
+        for line in self._editor.feed(bytes(self._input)).lines:
+            room -= len(line) + 1
+            if room < 0:
+                log.warning("lines of a client that has gone are not run: too many wait", link=str(self._link))
+                break
+            self._lines.append((line, self._visit))
         self._input.clear()
         self._editor = LineEditor(repeats=True)  # the next client's A/ must not run this one's line
 

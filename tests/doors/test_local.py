@@ -109,7 +109,7 @@ async def test_a_client_that_goes_in_mid_command(tmp_path: Path) -> None:
         await asyncio.sleep(60)
         assert house.outcomes == [("AT#CGMI", "cancelled", None)]
         assert house.daemon.local is not None
-        assert house.daemon.local._clients == set()
+        assert house.daemon.local._clients == {}
 
 
 async def test_a_socket_that_another_daemon_serves(tmp_path: Path) -> None:

@@ -127,6 +127,29 @@ async def test_commands_of_one_who_may_only_read_the_status(tmp_path: Path, monk
 
 
 @pytest.mark.looptime
+async def test_one_user_cannot_take_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = NOBODY
+    monkeypatch.setattr(room, "peer_of", lambda _: peer)
+    async with (
+        running(config(sms=Sms()), until=None) as house,
+        door(tmp_path / "s", house),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(room.OF_ONE_USER_MAX):
+            _, writer = await asyncio.open_unix_connection(tmp_path / "s")
+            stack.callback(writer.close)
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        refused = control.decode_answer(await reader.readline())
+        assert refused == control.ErrorAnswer("8 clients of uid 12345 are connected already")
+        assert await reader.read() == b""
+        writer.close()
+        peer = Peer(54321, frozenset())
+        assert isinstance((await ask(tmp_path / "s", control.StatusRequest()))[-1], control.StatusAnswer)
+        peer = Peer(0, frozenset())
+        assert isinstance((await ask(tmp_path / "s", control.StatusRequest()))[-1], control.StatusAnswer)
+
+
+@pytest.mark.looptime
 async def test_administering_needs_the_right_to_run_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +162,7 @@ async def test_administering_needs_the_right_to_run_commands(
         control.ImportRequest({}),
         control.ResetRequest(("sms",)),
         control.DoorsRequest("close", ("sms",)),
+        control.SmsLogRequest(),  # what other people wrote is in it
     )
     end = control.StatusRequest()
     async with running(config(sms=Sms()), until=None) as house:

@@ -109,6 +109,51 @@ async def test_it_is_acknowledged_when_it_is_recorded_and_not_before() -> None:
         assert it.house.disk.rows("SELECT state FROM requests") == [("sent",)]
 
 
+@contextlib.asynccontextmanager
+async def disk_that_hangs_behind_one_job(disk: AtOnce) -> AsyncIterator[None]:
+    """Let the next job through, and those behind it when the context ends."""
+    disk.after = lambda: setattr(disk, "hung", True)
+    done = len(disk.jobs) + 1
+    yield
+    disk.hung, disk.after = False, lambda: None
+    for job in disk.jobs[done:]:
+        disk.store.apply([job])
+
+
+async def test_one_that_is_refused_at_once_keeps_its_place_at_the_broker_until_that_is_recorded() -> None:
+    """REQ-3: the broker's window is the bound; else a flood of refusals would pile up here, and starve all doors."""
+    async with desk() as it:
+        it.house.module.faults.plant("+COPS?", Plant(1, seconds=60))
+        for number in range(33):
+            it.bring(json.dumps({"id": f"r{number}", "cmd": "AT+COPS?"}))
+        await asyncio.sleep(1)
+        assert len(it.acknowledged) == 33, "what runs and what waits is acknowledged when it is recorded"
+        async with disk_that_hangs_behind_one_job(it.house.disk):
+            one_more = it.bring('{"id":"one more","cmd":"AT+COPS?"}')
+            await asyncio.sleep(1)
+            assert one_more not in it.acknowledged
+        await asyncio.sleep(1)
+        assert one_more in it.acknowledged
+        assert [(answer["id"], answer["reason"]) for answer in it.answers] == [("one more", "queue_full")]
+
+
+async def test_of_many_that_wait_for_no_turn_some_keep_their_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "UNFINISHED_MAX", 2)
+    async with desk() as it:
+        it.house.module.faults.plant("+COPS?", Plant(1, seconds=60))
+        it.bring('{"id":"a","cmd":"AT+COPS?"}')
+        it.bring('{"id":"b","cmd":"AT+COPS?"}')
+        await asyncio.sleep(1)
+        assert len(it.acknowledged) == 2
+        async with disk_that_hangs_behind_one_job(it.house.disk):
+            own = it.bring('{"id":"c","cmd":"AT#SMSATRUN?"}')
+            await asyncio.sleep(1)
+            assert own not in it.acknowledged
+        await asyncio.sleep(1)
+        assert own in it.acknowledged
+        assert [(answer["id"], answer["lines"]) for answer in it.answers] == [("c", ["#SMSATRUN: 0"])]
+
+
 async def test_a_disk_that_takes_nothing() -> None:
     """REQ-12: said past the outbox, with all that the asker knows its answer by; nothing is run."""
     async with desk() as it:

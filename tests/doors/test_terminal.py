@@ -18,7 +18,7 @@ import pytest
 from atrund.at.reader import Line
 from atrund.atrun.interface import Interface
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
-from atrund.doors import pseudo
+from atrund.doors import pseudo, terminal
 from atrund.doors.terminal import TRANSITIONS, Event, State, TerminalDoor, TerminalRules
 from atrund.instances import Hear
 from atrund.run import Run
@@ -323,6 +323,29 @@ async def test_nothing_of_a_long_script_is_lost(tmp_path: Path) -> None:
             one.write(b"".join(b"AT+X%d\r" % number for number in range(1000)))
         await until(lambda: len(house.desk.runs) == 1000)
         assert house.desk.lines == [f"AT+X{number}" for number in range(1000)]
+
+
+async def test_lines_of_clients_that_have_gone_have_a_cap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with door(tmp_path) as house:
+        house.desk.at_once = False
+        async with client(house) as one:
+            one.write(b"AT+X\r")
+            await until(lambda: house.desk.runs)
+        for number in range(20):
+            await until(lambda: not house.port.present)
+            async with client(house) as one:
+                await until(lambda: house.port.present)
+                one.write(b"AT+%d\rA/" % number * 500)
+        await until(lambda: not house.port.present)
+        kept = house.door._terminals[2]._lines
+        assert sum(len(line) + 1 for line, _ in kept) <= terminal.KEPT_MAX
+        assert "not run: too many wait" in capsys.readouterr().out
+        first = [line for line, _ in kept]
+        house.desk.at_once = True
+        house.desk.end(house.desk.runs[0])
+        async with client(house) as one:
+            assert await one.ask(b"AT\r") == b"AT\r\r\nOK\r\n"
+        assert house.desk.lines == ["AT+X", *first, "AT"]
 
 
 @pytest.mark.parametrize("noticed", [True, False])
