@@ -11,7 +11,7 @@ import sys
 import time
 from types import FrameType
 
-from tests.bench import codec, footprint, roundtrips
+from tests.bench import codec, footprint, messages, roundtrips, sessions, transparent
 from tests.bench.figures import Aims, title
 from tests.bench.stage import BenchError, Daemon, Stage, pythons
 
@@ -31,6 +31,9 @@ def main() -> int:
             plain.start()
             full.start()
             roundtrips.measure(stage, plain, full, aims)
+            sessions.measure(stage)
+            messages.measure(stage, aims)
+            transparent.measure(stage, aims)
             codec.measure()
             idle.report(aims)
     except BenchError as error:

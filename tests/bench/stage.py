@@ -241,7 +241,10 @@ class Daemon:
     mqtt: bool
     answers: int = 100
     """How many messages it may send: its default, for what it keeps of each counts as its memory."""
+    sessions: int = 1
     terminal: str = ""
+    serial: str = ""
+    """A serial port that its sessions may reach, if any."""
     program: Program | None = None
     _file: Path = field(init=False)
     _socket: Path = field(init=False)
@@ -322,7 +325,9 @@ answers_per_day = {self.answers}
 enabled = true
 port = 0
 firewall = ["127.0.0.0/8"]
+sessions = {self.sessions}
 users = [{{name = "{USER}", password_file = "{password}"}}]
+serial = [{f'{{number = 1, path = "{self.serial}"}}' if self.serial else ""}]
 [mqtt]
 enabled = {str(self.mqtt).lower()}
 host = "127.0.0.1"
