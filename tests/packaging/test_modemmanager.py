@@ -13,13 +13,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE, CompletedProcess, Popen, run
 from typing import Any
 
 import pytest
 
+from tests.packaging.authority import Authority
 from tests.scenarios.players import PATIENCE, Daemon, Module, Program, until
 
 pytestmark = pytest.mark.blackbox
@@ -99,8 +100,29 @@ class Corner:
         return Popen(command, stdout=PIPE, stderr=PIPE, text=True, env={**os.environ, **self._environ})
 
     def doctor(self) -> "CompletedProcess[str]":
-        socket = ["--socket", str(self._folder / "daemon" / "atrund.sock")]
-        return self._run(sys.executable, "-m", "atrund.ctl.main", *socket, "doctor", "--json")
+        return self.ctl("doctor", "--json")
+
+    def ctl(self, *words: str) -> "CompletedProcess[str]":
+        """Run atrunctl where the others are."""
+        return self._run(*self._atrunctl, *words)
+
+    def begin_ctl(self, *words: str) -> "Popen[str]":
+        environ = {**os.environ, **self._environ, "LC_ALL": "C"}
+        return Popen([*self._wrap, *self._atrunctl, *words], stdout=PIPE, text=True, env=environ)
+
+    @property
+    def _atrunctl(self) -> list[str]:
+        return [sys.executable, "-m", "atrund.ctl.main", "--socket", str(self._folder / "daemon" / "atrund.sock")]
+
+    def modems(self) -> list[str]:
+        """The modems that ModemManager has."""
+        listed: list[str] = json.loads(self._run("mmcli", "--output-json", "--list-modems").stdout)["modem-list"]
+        return listed
+
+    def comes_back(self, manager: Program) -> bool:
+        """Wait until ModemManager has the modem once more, as another one, and its port."""
+        until(lambda: self.modems() == [MODEM.replace("/0", "/1")], "the modem once more")
+        return until(lambda: opened(manager) == {"ttyUSB2"}, "its port once more")
 
     def asked(self, name: str) -> list[str]:
         """The command lines that reached the module through a port."""
@@ -257,3 +279,56 @@ def test_without_privilege_the_exclusive_use_of_the_port_keeps_it_off(tmp_path: 
     assert corner.modem()["generic"]["ports"] == ["ttyUSB2 (at)"]
     assert re.search("ttyUSB3.*(busy|Could not open serial device)", manager.text)
     assert daemon.ctl("at", "AT+GMM").stdout == "LE910C1-EUX\nOK\n"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["the command ends", "atrunctl is killed"])
+def test_lent_with_inhibit_mm_it_lets_go_of_the_module_and_takes_it_up_again(
+    tmp_path: Path, stack: ExitStack, *, killed: bool
+) -> None:
+    """`atrunctl lend --inhibit-mm`: ModemManager leaves all ports of the module alone for as long as that runs."""
+    corner = Corner(tmp_path, stack, ignored=True)
+    manager = corner.manager()
+    daemon = corner.daemon()
+    polkit = stack.enter_context(Authority(tmp_path / "bus"))
+    assert corner.modems() == [MODEM]
+
+    words = ("lend", "--inhibit-mm", "--", "sh", "-c", 'echo "$$ $ATRUND_PORT"; exec sleep 60')
+    lent = stack.enter_context(corner.begin_ctl(*words))
+    stack.callback(lent.kill)
+    assert lent.stdout is not None
+    command, port = lent.stdout.readline().split()
+    stack.callback(end, int(command))
+    assert port == "/dev/ttyUSB3"
+    assert daemon.status()["module"]["state"] == "lent"
+    assert polkit.asked == 1
+    assert corner.modems() == []
+    until(lambda: not opened(manager), "no port with ModemManager")
+
+    if killed:
+        lent.kill()
+        assert corner.comes_back(manager), "also while the command goes on by itself"
+    end(int(command))
+    until(lambda: lent.poll() is not None, "the end of atrunctl")
+    assert corner.comes_back(manager)
+    until(lambda: daemon.status()["module"]["state"] == "ready", "the daemon's port")
+    assert daemon.ctl("at", "AT+GMM").stdout == "LE910C1-EUX\nOK\n"
+    assert "[ttyUSB3/at]" not in manager.text
+
+
+def end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_module_that_modemmanager_does_not_let_go_of_is_not_lent(tmp_path: Path, stack: ExitStack) -> None:
+    """Nobody on this bus says who may: it refuses, the command is not run, and the daemon has its port back."""
+    corner = Corner(tmp_path, stack, ignored=True)
+    manager = corner.manager()
+    daemon = corner.daemon()
+    done = corner.ctl("lend", "--inhibit-mm", "--", "touch", str(tmp_path / "ran"))
+    assert done.returncode == 1
+    assert re.match("atrunctl: ModemManager does not leave .* alone: .*PolicyKit authorization failed", done.stderr)
+    assert not (tmp_path / "ran").exists()
+    assert corner.modems() == [MODEM]
+    until(lambda: opened(manager) == {"ttyUSB2"}, "ModemManager on its port")
+    until(lambda: daemon.status()["module"]["state"] == "ready", "the daemon's port")

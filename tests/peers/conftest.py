@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import structlog
 
 from atrund.config.values import Module, Sms
 from atrund.doors.terminal import TerminalDoor, TerminalRules
@@ -81,14 +82,18 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
     stops: list[Callable[[], None]] = []
     thread = threading.Thread(target=run, name="daemon")
-    thread.start()
-    assert is_up.wait(PATIENCE)
-    if ended:
-        raise ended[0]
-    try:
-        yield found[0]
-    finally:
-        found[0].loop.call_soon_threadsafe(stops[0])
-        thread.join(PATIENCE)
+    # The thread also logs while pytest captures nothing, between a test and what is around it.
+    with structlog.testing.capture_logs() as logged:
+        thread.start()
+        assert is_up.wait(PATIENCE)
+        if ended:
+            raise ended[0]
+        try:
+            yield found[0]
+        finally:
+            found[0].loop.call_soon_threadsafe(stops[0])
+            thread.join(PATIENCE)
+    for entry in logged:
+        print(entry)
     if ended:
         raise ended[0]

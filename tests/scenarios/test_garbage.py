@@ -60,6 +60,9 @@ class Scene:
 
     def over_tcp_raw(self, messages: int) -> None:
         for _ in range(messages // 100):
+            with Caller(self.daemon.tcp) as caller:
+                caller.ask(b"AT\r")  # a good login: an address with wrong ones alone is turned away unread
+            until(lambda: not self.daemon.status()["tcp"]["peer"], "an empty place")
             with Caller(self.daemon.tcp, login=False) as caller:
                 try:
                     for _ in range(100):

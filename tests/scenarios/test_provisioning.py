@@ -54,23 +54,33 @@ def final(text: str) -> str:
     return str(found[0])
 
 
-@contextlib.contextmanager
-def by_tcp(daemon: Daemon, module: Module) -> Iterator[Say]:
-    """As the note's users do, with nc."""
+def by_nc(daemon: Daemon, module: Module) -> contextlib.AbstractContextManager[Say]:
+    """As scripts do: CR alone."""
     del module
+    return over_tcp("nc", daemon, "\r")
+
+
+def by_telnet(daemon: Daemon, module: Module) -> contextlib.AbstractContextManager[Say]:
+    """As the note's users do: Enter, which telnet sends as CR LF."""
+    del module
+    return over_tcp("telnet -E", daemon, "\n")
+
+
+@contextlib.contextmanager
+def over_tcp(client: str, daemon: Daemon, enter: str) -> Iterator[Say]:
     host, port = daemon.tcp
-    program = subprocess.Popen(["nc", host, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    program = subprocess.Popen([*client.split(), host, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert program.stdin is not None
     assert program.stdout is not None
     sink, source = program.stdin, program.stdout.fileno()
 
     def say(line: str) -> str:
-        sink.write(f"{line}\r".encode())
+        sink.write(f"{line}{enter}".encode())
         sink.flush()
         return heard(source)
 
     try:
-        sink.write(LOGIN)
+        sink.write(LOGIN.replace(b"\r", enter.encode()))
         yield say
     finally:
         program.kill()
@@ -131,7 +141,8 @@ def by_mqtt(daemon: Daemon, module: Module) -> Iterator[Say]:
     yield lambda line: str(json.loads(broker.request(line))["final"] or "ERROR")
 
 
-DOORS = {"tcp": by_tcp, "terminal": by_terminal, "local": by_socket, "sms": by_sms, "mqtt": by_mqtt}
+OVER_TCP = {"nc", "telnet"}
+DOORS = {"nc": by_nc, "telnet": by_telnet, "terminal": by_terminal, "local": by_socket, "sms": by_sms, "mqtt": by_mqtt}
 
 
 def started(stage: Stage, door: str, *, admin: bool) -> tuple[Daemon, Module]:
@@ -140,7 +151,7 @@ def started(stage: Stage, door: str, *, admin: bool) -> tuple[Daemon, Module]:
     daemon = stage.daemon(module, broker)
     daemon.broker = broker  # type: ignore[attr-defined]
     daemon.configure(
-        tcp={"enabled": door == "tcp", "idle_timeout": 0},
+        tcp={"enabled": door in OVER_TCP, "idle_timeout": 0},
         sms={"enabled": door == "sms", "numbers": [FLEET] if door == "sms" else []},
         local={"terminals": [str(daemon.folder / "at1")], "terminal_group": ""},
         log={"level": "debug"},
@@ -153,8 +164,8 @@ def started(stage: Stage, door: str, *, admin: bool) -> tuple[Daemon, Module]:
 
 def refused(door: str, *, admin: bool) -> set[str]:
     """What of the script is an error at a door."""
-    found = NEVER | ({"tcp config"} if door == "tcp" else set()) | ({"sms config"} if door == "sms" else set())
-    if door in {"tcp", "sms", "mqtt"} and not admin:
+    found = NEVER | ({"tcp config"} if door in OVER_TCP else set()) | ({"sms config"} if door == "sms" else set())
+    if door in {*OVER_TCP, "sms", "mqtt"} and not admin:
         found |= OF_ADMINS | ({"tcp config"} if door == "sms" else set())
     return found
 
