@@ -101,6 +101,7 @@ class Daemon:
             delays=making.delays(config),
             home=lambda: self.module.memory,
         )
+        self.own.in_data_call = self.modem.in_data_call
         self.instances = Instances(self.own, self.modem.fanout)
         self.reporter = Reporter(self.own, self.modem.first)
         ways = Ways(

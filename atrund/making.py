@@ -243,7 +243,6 @@ def tcp_door(configured: Callable[[], config.Tcp], means: Means) -> TcpDoor:
             login_timeout=given.login_timeout,
             idle_timeout=settings.own_socket.idle_timeout,
             timeout=settings.timeout,
-            delay=means.own.delays.tcp,
             sequence=settings.sequence,
             instance=settings.instance,
             step_login=settings.step_login,

@@ -52,7 +52,6 @@ def client_door(
             login_timeout=TOKEN_TIMEOUT,
             idle_timeout=settings.own_socket.idle_timeout,
             timeout=settings.timeout,
-            delay=means.own.delays.tcp,
             sequence=settings.sequence,
             instance=settings.instance,
             dialled=True,

@@ -121,6 +121,12 @@ class Modem:
         number = ports[instance - 1] if instance <= len(ports) else 0
         return (lambda: self._port(number)) if number else None
 
+    def in_data_call(self, instance: int) -> bool:
+        """Return whether the port of an instance is in a data call; of one that is mapped to none, any port."""
+        mapped = self.mapped(instance)
+        channels = [keeper.channel for keeper in self.keepers] if mapped is None else [mapped()]
+        return any(channel is not None and channel.in_data_call for channel in channels)
+
     def follow(self, config: Config) -> None:
         """Go by another configuration: how often is measured, which port which instance has."""
         every = config.module.telemetry

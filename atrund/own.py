@@ -69,6 +69,8 @@ class Own:
         """Told when the instances may want other reports than the module gives."""
         self.needs: Callable[[], reporting.Reporting] = lambda: NEEDED
         """What the daemon itself has the module report now."""
+        self.in_data_call: Callable[[int], bool] = lambda _instance: False
+        """Whether the port of an instance is in a data call."""
         self._nvm = nvm
         self._services = services
         self._policies = policies
@@ -111,7 +113,7 @@ class Own:
             asker=asker_of(request),
             remote_admin=self._policies[request.door].remote_admin,
             locked=self._nvm.locked,
-            running=self._services().running(request),
+            running=replace(self._services().running(request), data_call=self.in_data_call(request.instance)),
             delays=self.delays,
         )
 

@@ -332,7 +332,6 @@ async def test_3_6_the_first_instance_is_taken_with_a_warning_and_can_be_had_bac
         assert await refuses(port)
 
 
-@pytest.mark.xfail(reason="#ATRUNDELAY reaches no session: its rules are read before")
 async def test_3_7_the_delay_is_waited_for_until_another_is_set() -> None:
     async with door() as house, calling(house) as pc:
         loop = asyncio.get_running_loop()
@@ -354,7 +353,6 @@ async def test_3_7_the_delay_is_waited_for_until_another_is_set() -> None:
         assert await takes(b"AT\r") < 0.2, "it is the SMS commands' alone"
 
 
-@pytest.mark.xfail(reason="#ATRUNDELAY reaches no session: its rules are read before")
 async def test_3_8_1_the_networks_around_with_their_delay() -> None:
     async with door() as house, calling(house) as pc:
         assert await said(house, "AT#ATRUNDELAY=0,10") == ["OK"]
@@ -443,7 +441,6 @@ async def test_3_8_2_n7_a_survey_is_not_cut_and_comes_as_it_is_found() -> None:
         assert asyncio.get_running_loop().time() - begun > 1
 
 
-@pytest.mark.xfail(reason="nothing says of a port that it is in a data call")
 async def test_3_8_2_n8_z_is_an_error_while_the_instances_port_is_in_a_data_call() -> None:
     async with door() as house, calling(house) as pc:
         await pc.ask(b"ATE0\r")

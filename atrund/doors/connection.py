@@ -322,7 +322,7 @@ class Connection(Wire):
             peer=self.peer,
             line=line,
             timeout=self.rules.timeout,
-            delay=self.rules.delay,
+            delay=self._means.own.delays.tcp,  # as it is by now: no setting, so that the rules do not follow it
             instance=self._instance,
             names=(*((self._name,) if self._name else ()), *self.certified),
             interactive=True,

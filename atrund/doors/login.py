@@ -21,7 +21,6 @@ class SessionRules:
     login_timeout: float
     idle_timeout: float
     timeout: float
-    delay: float
     sequence: bool
     instance: int = 1
     step_login: bool = False

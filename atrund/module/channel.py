@@ -117,6 +117,11 @@ class Channel:
         self._port = port
 
     @property
+    def in_data_call(self) -> bool:
+        """Whether the port is in data mode as far as is known; the next command ends that."""
+        return self._data_mode.suspected
+
+    @property
     def load(self) -> int:
         """How many have the port or wait for it."""
         return self._turns.load

@@ -407,7 +407,6 @@ def alone(*firewall: FirewallRule) -> TcpRules:
         login_timeout=60,
         idle_timeout=0,
         timeout=60,
-        delay=0,
         sequence=False,
     )
 
@@ -441,7 +440,6 @@ async def test_an_address_that_is_taken() -> None:
             login_timeout=60,
             idle_timeout=0,
             timeout=60,
-            delay=0,
             sequence=False,
         )
         assert "geheim" not in repr(rules)
@@ -464,7 +462,6 @@ async def test_clear_text_off_loopback_is_served_on_the_trusted_interfaces_alone
         login_timeout=60,
         idle_timeout=0,
         timeout=60,
-        delay=0,
         sequence=False,
         interfaces=("lo",),
     )

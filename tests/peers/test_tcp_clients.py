@@ -268,8 +268,7 @@ def test_socat_at_a_terminal_sends_each_character_as_it_is_typed(daemon: Daemon,
     assert peer.until("OK\n") == "\n+CSQ: 17,0\nOK\n"
 
 
-def test_telnet_at_a_terminal_by_lines_and_by_characters(daemon: Daemon, peers: ExitStack) -> None:
-    """It asks for the other mode by options, which are declined; it goes on in it all the same."""
+def test_telnet_at_a_terminal_sends_line_by_line(daemon: Daemon, peers: ExitStack) -> None:
     host, port = daemon.tcp
     peer = Peer(["telnet", host, str(port)], terminal=True)
     peers.callback(until, lambda: not daemon.status()["tcp"]["peer"], "an empty place")
@@ -277,11 +276,8 @@ def test_telnet_at_a_terminal_by_lines_and_by_characters(daemon: Daemon, peers: 
     peer.until("Escape character is '^]'.\n")
     peer.type(f"{USER}\n{PASSWORD}\n")
     assert "+CSQ: 17,0\nOK\n" in peer.ask("AT+CSQ")
-    peer.type("\x1d")
-    peer.until("telnet> ")  # what is typed before that is thrown away
-    peer.type("mode character\n")
-    until(lambda: not peer.echoes, "character mode")
-    assert "+CSQ: 17,0\nOK\n" in peer.ask("AT+CSQ")
+    peer.type("AT+CSX\x7fQ\n")  # taken back at the terminal
+    assert "+CSQ: 17,0\nOK\n" in peer.until("OK\n")
 
 
 @pytest.mark.parametrize("name", ["nc", "telnet", "plink -telnet"])
