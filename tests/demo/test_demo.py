@@ -188,8 +188,7 @@ def test_the_lines_to_try_work_as_they_are_printed_and_what_happens_is_shown() -
         assert "+CSQ: 14,99" in shell(watched.line_with("nc -q"))
         watched.wait_for('"event": "disconnected"')
         user, password = re.findall(r"type (\w+), Enter, (\w+), Enter", watched.output)[0]
-        typed = f"(for line in {user} {password} AT+CGMM; do sleep 0.2; echo $line; done; sleep 1)"
-        assert "HE910-D" in shell(f"{typed} | {watched.line_with('telnet')} 2>&1 || true")
+        assert "HE910-D" in typed(watched.line_with("telnet"), user, password, "AT+CGMM", until="HE910-D")
 
         shell(watched.line_with("sms --from +393468686711 'AT"))
         watched.wait_for(r"< sms            to +393468686711: \r\n+CSQ: 14,99\r\n\r\nOK\r\n")
@@ -203,6 +202,22 @@ def test_the_lines_to_try_work_as_they_are_printed_and_what_happens_is_shown() -
     assert status == 0, watched.output
     assert '"state": "offline"' in watched.output
     assert watched.output.endswith("Everything is stopped and removed.\n")
+
+
+def typed(line: str, *words: str, until: str) -> str:
+    """Run a shell line, type words at it, and return what it says up to the one that is waited for."""
+    with subprocess.Popen(  # noqa: S602 - as typed
+        line, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdin.write("".join(f"{word}\n" for word in words).encode())
+        program.stdin.flush()
+        said = ""
+        while until not in said and (piece := os.read(program.stdout.fileno(), 4096)):
+            said += piece.decode("utf-8", "replace")
+        os.killpg(program.pid, signal.SIGKILL)
+    return said
 
 
 @pytest.mark.usefixtures("temporary")
