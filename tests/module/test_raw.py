@@ -239,11 +239,15 @@ async def test_a_rate_that_the_port_does_not_take(pty: Pty, monkeypatch: pytest.
 
 async def test_one_that_nobody_waits_for_any_more_is_given_back(pty: Pty, monkeypatch: pytest.MonkeyPatch) -> None:
     before, real, begun, go = pty.settings, raw._open, threading.Event(), threading.Event()
+    opened_late = threading.Event()
 
     def slow(path: str, rate: int, flow: Flow) -> tuple[int, list[Any]]:
         begun.set()
         go.wait(10)
-        return real(path, rate, flow)
+        try:
+            return real(path, rate, flow)
+        finally:
+            opened_late.set()
 
     monkeypatch.setattr(raw, "_open", slow)
     task = asyncio.create_task(open_raw(pty.path, 9600, Flow.NONE))
@@ -253,6 +257,7 @@ async def test_one_that_nobody_waits_for_any_more_is_given_back(pty: Pty, monkey
         await task
     go.set()
     monkeypatch.undo()
+    await asyncio.get_running_loop().run_in_executor(None, opened_late.wait, 10)
     async with asyncio.timeout(10):
         while True:
             with contextlib.suppress(PortError):
