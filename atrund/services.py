@@ -77,6 +77,8 @@ class Services:
         self._confirmations = confirmations
         self._on_change = on_change
         self._transparent = transparent
+        self._shut_doors: list[TcpDoor] = []
+        """Servers that take nobody any more, and whose sessions wait for an answer."""
         self._listens_on = 0
         """What the setting of the TCP door's port was when it was opened."""
         self._awaited: object = None
@@ -113,11 +115,15 @@ class Services:
 
     async def close_tcp(self) -> None:
         """Close the TCP door, be it server or client, and end its session."""
-        door, self.tcp = self.tcp, None
-        if door is not None:
+        doors, self.tcp, self._shut_doors = self._doors, None, []
+        for door in doors:
             await door.close()
         if self.client is not None:
             await self.client.close()
+
+    @property
+    def _doors(self) -> list[TcpDoor]:
+        return [*self._shut_doors, *([] if self.tcp is None else [self.tcp])]
 
     async def end(self) -> None:
         """Close it for good, whatever its bearer does."""
@@ -163,8 +169,7 @@ class Services:
         """
         now, why = self._settings(), ""
         if self.tcp is not None and not now.tcp.enabled:
-            door, self.tcp = self.tcp, None
-            door.shut()
+            self._shut()
         elif self.tcp is not None:
             self.tcp.follow()
             self.tcp.put_out(lambda name: _logins(before, name) != _logins(now, name))
@@ -204,8 +209,8 @@ class Services:
                 self._switched_by[service] = instance
                 return await self._switch(service, on=on, request=request)
             case CloseTcp():
-                if self.tcp is not None:
-                    self.tcp.hang_up()
+                for door in self._doors:
+                    door.hang_up()
                 if self.client is not None:
                     self.client.hang_up()
                 return ""
@@ -266,9 +271,7 @@ class Services:
                         await self._open_tcp()
                 case Service.TCP_SERVER, False:
                     # Not waited for: the session that asked is to see its answer first.
-                    shut, self.tcp = self.tcp, None
-                    if shut is not None:
-                        shut.shut()
+                    self._shut()
                 case Service.TCP_CLIENT, True:
                     self._call()
                 case Service.TCP_CLIENT, False:
@@ -318,7 +321,19 @@ class Services:
                 await self._open_tcp()
             except OSError as error:
                 log.error("tcp door stays shut", detail=str(error))  # noqa: TRY400 - said whole
+            self._shut_unless_wanted()
             self._on_change()
+
+    def _shut_unless_wanted(self) -> None:
+        if not self._may_listen:  # switched off while it was opened
+            self._shut()
+
+    def _shut(self) -> None:
+        """Close the TCP server to others; who is in has its answer first, and is in reach until then."""
+        door, self.tcp = self.tcp, None
+        if door is not None:
+            door.shut()
+            self._shut_doors = [one for one in (*self._shut_doors, door) if one.sessions]
 
     def _soon(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from atrund import making
-from atrund.atrun.request import End, Reason
+from atrund.atrun.request import Door, End, Reason
 from atrund.config.values import Config, Sms, Tcp, TcpBearer, TcpClient
+from atrund.doors.tcp import TcpDoor
 from atrund.sim.faults import Plant
 from atrund.sim.module import SimModule
 from atrund.sim.state import Options
@@ -63,6 +64,43 @@ async def test_a_server_that_is_off_stays_off_when_the_bearer_comes() -> None:
         assert house.daemon.tcp is None
         assert await said(house, "AT#TCPATRUNL=1") == ["OK"]
         assert house.daemon.tcp is not None
+
+
+async def test_a_server_that_is_switched_off_while_it_opens_does_not_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = TcpDoor.start
+
+    async def slowly(self: TcpDoor) -> None:
+        await start(self)
+        await asyncio.sleep(2)  # its certificates are read
+
+    async with door(bearer=GATE) as house:
+        monkeypatch.setattr(TcpDoor, "start", slowly)
+        context(house.module, 1)
+        house.daemon.services.bearer.look()
+        await until(lambda: house.daemon.services.bearer.up)
+        await asyncio.sleep(0.5)
+        assert await said(house, "AT#TCPATRUNL=0") == ["OK"]
+        await asyncio.sleep(5)
+        assert await said(house, "AT#TCPATRUNL?") == ["#TCPATRUNL: 0,0", "OK"]
+        assert house.daemon.tcp is None
+
+
+@pytest.mark.parametrize("end", ["AT#TCPATRUNCLOSE", ""])
+async def test_a_session_of_a_door_that_was_switched_off_is_still_in_reach(end: str) -> None:
+    """It waits for its answer; TCP-10 and an operator end it all the same."""
+    async with door() as house, calling(house) as caller:
+        house.module.faults.plant("AT+GMI", Plant(seconds=50.0))
+        caller.writer.write(b"AT+GMI\r")
+        await until(lambda: house.wire.seen.count("AT+GMI"))
+        asked = asyncio.create_task(said(house, "AT#TCPATRUNL=0"))
+        await until(lambda: house.daemon.tcp is None)
+        if end:
+            assert await said(house, end) == ["OK"]
+        else:
+            await house.daemon.services.close(Door.TCP)
+        assert await caller.rest() == b"AT+GMI\r"
+        assert [line for line, how, _ in house.outcomes if how == "cancelled"] == ["AT+GMI"]
+        assert await asked == ["OK"]
 
 
 async def test_the_client_calls_while_the_bearer_is_up() -> None:

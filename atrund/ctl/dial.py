@@ -147,8 +147,9 @@ async def _dial(args: argparse.Namespace, password: str, context: "ssl.SSLContex
             complain("the login was neither taken nor refused: is this a TCP AT RUN service?")
             return 3
     except GoneError:
-        certificate = "our certificate or " if context else ""
-        complain(far.refusal or f"{certificate}the login was refused, or the place is taken: the connection was closed")
+        maybe = "our certificate was refused" if context else "TLS is spoken there and --tls is missing"
+        why = f"the connection was closed: the login was refused, the place is taken, or {maybe}"
+        complain(far.refusal or why)
         return 3
     try:
         if args.lines:

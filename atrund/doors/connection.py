@@ -166,9 +166,12 @@ class Connection(Wire):
             self._step(Event.STOPPED)
 
     def finish(self, *, yes: bool = True) -> None:
-        """End the session as `stop` does, but behind the answer of the command that runs; `yes` false: or not."""
+        """End the session as `stop` does, but behind the answer of the command that runs; `yes` false: or not.
+
+        At a prompt nothing is waited for: it is the peer who is.
+        """
         self._finishing = yes
-        if yes and self._session.state not in _BUSY:
+        if yes and self._session.state is not State.RUNNING:
             self.stop()
 
     def pass_on(self, data: bytes) -> None:
@@ -357,6 +360,9 @@ class Connection(Wire):
             return
         if self._session.state is State.DATA and not run.awaits_data:
             self._step(Event.DATA_ENDED)  # the module wants no more of it
+        if self._session.state is State.DATA and self._finishing:
+            self.stop()
+        self._leave_when_done()
         self._read_or_wait()
 
     def _hear(self, lines: tuple[str, ...]) -> None:

@@ -32,8 +32,8 @@ log = structlog.get_logger()
 
 CERTIFIED: Final = "cert:"
 """What stands before a certificate's name where a rule's `peer` means it: nobody's login is mistaken for it."""
-BACKLOG: Final = 16
-"""Connections that the kernel keeps until they are looked at: refusing is quick."""
+BACKLOG: Final = 128
+"""Connections that the kernel keeps until they are looked at: one more would wait for its SYN to be repeated."""
 NEWCOMERS_MAX: Final = 32
 NEWCOMERS_OF_ONE: Final = 4
 """Connections that have not logged in yet, and of one address: nobody fills the door by himself."""

@@ -9,6 +9,7 @@ import pytest
 from atrund.at.feed import WAITING_MAX
 from atrund.config.values import Recovery
 from atrund.sim.commands import HANDLERS
+from atrund.sim.faults import Plant
 from atrund.sim.steps import Prompt
 from tests.support.calling import Caller, calling, door
 from tests.support.virtual import House
@@ -269,3 +270,36 @@ async def test_a_slow_port_makes_the_client_wait() -> None:
         end.unsent = 0
         assert await caller.ask(b"") == b"\r\nOK\r\n"
         assert house.module.scripts["a.py"] == FILE
+
+
+async def test_a_peer_that_said_no_more_before_the_prompt_gives_the_command_up() -> None:
+    async with door(idle_timeout=0.0) as house:
+        async with calling(house) as caller:
+            caller.writer.write(b"AT+CMGS=20\r")
+            caller.writer.write_eof()
+            async with asyncio.timeout(10):
+                assert await caller.rest() == b"AT+CMGS=20\r\r\n> "
+        await is_free(house)
+        assert house.sent == []
+        assert ("AT+CMGS=20", "cancelled", None) in house.outcomes
+
+
+async def test_a_session_that_is_to_end_is_not_asked_for_data() -> None:
+    """Whoever is shut out while the module comes to its prompt, or at it, waits for no answer: it waits for him."""
+    async with door(sessions=2, idle_timeout=0.0) as house, calling(house) as other:
+        await other.ask(b"AT\r")
+        assert house.daemon.tcp is not None
+        async with calling(house) as caller:
+            await to_a_text(caller)
+            house.daemon.tcp.sessions[1].finish()
+            async with asyncio.timeout(10):
+                await caller.rest()
+        async with calling(house) as caller:
+            house.module.faults.plant(TO, Plant(seconds=3.0))
+            caller.writer.write(f"{TO}\r".encode())
+            await asyncio.sleep(1)
+            house.daemon.tcp.sessions[1].finish()
+            async with asyncio.timeout(10):
+                await caller.rest()
+        await is_free(house)
+        assert house.sent == []
