@@ -23,6 +23,8 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from atrund.doors.claim import claim, is_claimed
+
 log = structlog.get_logger()
 
 READ_SIZE: Final = 4096
@@ -68,6 +70,8 @@ class PseudoTerminal:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._watch: _Watch | None = None
+        self._claimed = contextlib.ExitStack()
+        """Holds the link's name, by which a link that was left is told from one that is served."""
         self._master = -1
         self._name = ""
         self._raw: list[Any] = []
@@ -91,18 +95,21 @@ class PseudoTerminal:
             found = target.stat()
         except FileNotFoundError:
             return
-        # A name that is free again soon belongs to somebody's login, which has another mode.
-        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == self._mode:
+        # A name that is free again soon belongs to somebody's login, which has another mode, or to another daemon.
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == self._mode and is_claimed(self._link):
             raise OSError(f"{self._link}: another daemon serves it already")
 
     def start(self) -> None:
         """Make it. Raises `OSError`. Several are all checked before the first is started, which may get an old name."""
         self._watch = _Watch()
+        if (held := claim(self._link)) is not None:
+            self._claimed.callback(held.close)
         try:
             self._open()
         except OSError:
             self._watch.close()
             self._watch = None
+            self._claimed.close()
             raise
         self._loop.add_reader(self._watch.descriptor, self._look)
 
@@ -113,6 +120,7 @@ class PseudoTerminal:
         self._loop.remove_reader(self._watch.descriptor)
         self._watch.close()
         self._watch = None
+        self._claimed.close()
         with contextlib.suppress(OSError):
             if self._link.readlink() == Path(self._name):
                 self._link.unlink()

@@ -623,12 +623,12 @@ async def test_a_slow_reader_gets_all_of_it(tmp_path: Path) -> None:
             assert len(answer) == 500 * 1002 + len("AT\r" + "\r\n" + "\r\nOK\r\n")
 
 
-@pytest.mark.parametrize("target", ["/dev/pts/999999", "/dev/pts/0"])
-async def test_a_link_that_a_daemon_left_is_replaced(tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize("mode", [0, 0o620, 0o660], ids=["nobody's", "a login's", "another daemon's"])
+async def test_a_link_that_a_daemon_left_is_replaced(tmp_path: Path, mode: int) -> None:
     """A name that was given to somebody else since is no reason to stay away from it."""
     other, slave = os.openpty()
-    os.fchmod(slave, 0o620)
-    (tmp_path / "at2").symlink_to(os.ttyname(slave) if target.endswith("/0") else target)
+    os.fchmod(slave, mode)
+    (tmp_path / "at2").symlink_to(os.ttyname(slave) if mode else "/dev/pts/999999")
     try:
         async with door(tmp_path) as house, client(house) as one:
             await one.ask(b"AT\r")
