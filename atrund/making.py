@@ -64,6 +64,15 @@ class Means:
         """Put out a service's unsolicited code."""
         self.instances.say(self.told(service), line)
 
+    def say_of_tcp(self, service: Service) -> Callable[[str], None]:
+        """Return what puts out the codes of a TCP service, where these are wanted (TCP-12)."""
+        return lambda line: self.say(service, line) if self.own.settings.tcp.urc else None
+
+    @property
+    def of_session(self) -> SessionMeans:
+        """What a TCP session works with."""
+        return SessionMeans(self.runner, self.own, self.instances)
+
 
 def file_settings(given: config.Config) -> Settings:
     """Return what the configuration file says of all that commands can set too."""
@@ -255,12 +264,8 @@ def tcp_door(configured: Callable[[], config.Tcp], means: Means) -> TcpDoor:
             tls=server_files(given.tls) if given.tls.enabled else None,
         )
 
-    def say(line: str) -> None:
-        if means.own.settings.tcp.urc:
-            means.say(Service.TCP_SERVER, line)
-
-    session = SessionMeans(means.runner, means.own, means.instances)
-    return TcpDoor(rules, session, ledger=means.ledger, mirror=means.mirror, say=say)
+    say = means.say_of_tcp(Service.TCP_SERVER)
+    return TcpDoor(rules, means.of_session, ledger=means.ledger, mirror=means.mirror, say=say)
 
 
 def packets(settings: SocketSettings) -> Packets:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from atrund import config, making
 from atrund.atrun.family.forms import Service
 from atrund.bearer import Bearer
-from atrund.doors.connection import Means
 
 if TYPE_CHECKING:  # few call, or wait for anything
     from atrund.doors.certificates import Certificates
@@ -63,14 +62,14 @@ def client_door(
             redial=given.client.redial,
         )
 
-    def say(line: str) -> None:
-        if means.own.settings.tcp.urc:
-            means.say(Service.TCP_CLIENT, line)
-
-    session = Means(means.runner, means.own, means.instances)
-    open_ = partial(open_call, look_up=LookUps(), certificates=certificates)
     return ClientDoor(
-        rules, session, ledger=means.ledger, mirror=means.mirror, say=say, on_change=on_change, open_=open_
+        rules,
+        means.of_session,
+        ledger=means.ledger,
+        mirror=means.mirror,
+        say=means.say_of_tcp(Service.TCP_CLIENT),
+        on_change=on_change,
+        open_=partial(open_call, look_up=LookUps(), certificates=certificates),
     )
 
 

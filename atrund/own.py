@@ -38,7 +38,7 @@ WITH_DELIVERY: Final[reporting.Reporting] = {"+CNMI": (2, 1, 0, 1, 0)}
 class Services(Protocol):
     """What can be switched by a command, and what runs now."""
 
-    def running(self, request: Request) -> Running:
+    def running(self) -> Running:
         """Return what runs, as the asker's command needs it."""
 
     async def carry_out(self, effect: Effect, request: Request) -> str:
@@ -113,7 +113,7 @@ class Own:
             asker=asker_of(request),
             remote_admin=self._policies[request.door].remote_admin,
             locked=self._nvm.locked,
-            running=replace(self._services().running(request), data_call=self.in_data_call(request.instance)),
+            running=replace(self._services().running(), data_call=self.in_data_call(request.instance)),
             delays=self.delays,
         )
 

@@ -87,15 +87,11 @@ class Services:
 
     async def begin(self, *, must_listen: bool = True) -> None:
         """Start what is switched on. Raises `OSError` when the TCP server can't listen and must."""
-        settings = self._settings()
-        if settings.tcp.enabled and self.bearer.up:
-            try:
-                await self._open_tcp()
-            except OSError as error:
-                if must_listen:
-                    raise
-                log.error("tcp door stays shut", detail=str(error))  # noqa: TRY400 - said whole
-        await self.sms.begin(on=settings.sms.enabled)
+        if why := await self._open_if_wanted():
+            if must_listen:
+                raise OSError(why)
+            log.error("tcp door stays shut", detail=why)
+        await self.sms.begin(on=self._settings().sms.enabled)
         self._share_out()
         self._monitor.follow()
         self._settle_client()
@@ -148,14 +144,9 @@ class Services:
     async def settle(self, before: Settings) -> str:
         """Start and stop doors so that they are as the settings say, whatever changed; returns what failed, or ""."""
         now = self._settings()
-        why = ""
         if self.tcp is not None and (not now.tcp.enabled or now.tcp.port != before.tcp.port):
             await self.close_tcp()
-        if self.tcp is None and self._may_listen:
-            try:
-                await self._open_tcp()
-            except OSError as error:
-                why = str(error)
+        why = await self._open_if_wanted()
         self._settle_client()
         await self.sms.switch(on=now.sms.enabled and Door.SMS not in self.closed)
         self._on_change()
@@ -174,11 +165,8 @@ class Services:
             self.tcp.follow()
             self.tcp.put_out(lambda name: _logins(before, name) != _logins(now, name))
             why = await self._move_tcp()
-        elif self._may_listen:
-            try:
-                await self._open_tcp()
-            except OSError as error:
-                why = str(error)
+        else:
+            why = await self._open_if_wanted()
         self._settle_client()
         if self.client is not None:
             self.client.follow()
@@ -190,7 +178,7 @@ class Services:
         """Return the instance that is told what a service has to say: the one that switched it on, else 1 (CMD-3)."""
         return self._switched_by.get(service, 1)
 
-    def running(self, request: Request) -> Running:  # noqa: ARG002 - who asks will matter once a session is the asker's
+    def running(self) -> Running:
         """Return what runs, as a command needs to know it."""
         return Running(
             listening=self.tcp is not None,
@@ -316,17 +304,21 @@ class Services:
         self._on_change()
 
     async def _listen_again(self) -> None:
+        if self.tcp is None:
+            if why := await self._open_if_wanted():
+                log.error("tcp door stays shut", detail=why)
+            if not self._may_listen:  # switched off while it was opened
+                self._shut()
+            self._on_change()
+
+    async def _open_if_wanted(self) -> str:
+        """Open the TCP server where it is to be and is not; returns why it can't be, or ""."""
         if self.tcp is None and self._may_listen:
             try:
                 await self._open_tcp()
             except OSError as error:
-                log.error("tcp door stays shut", detail=str(error))  # noqa: TRY400 - said whole
-            self._shut_unless_wanted()
-            self._on_change()
-
-    def _shut_unless_wanted(self) -> None:
-        if not self._may_listen:  # switched off while it was opened
-            self._shut()
+                return str(error)
+        return ""
 
     def _shut(self) -> None:
         """Close the TCP server to others; who is in has its answer first, and is in reach until then."""

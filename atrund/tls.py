@@ -65,6 +65,12 @@ def client_context(files: Files) -> "ssl.SSLContext":
     return _with_files(context, files)
 
 
+def expiry_of(path: Path) -> datetime:
+    """Return until when the first certificate of a PEM file is good. Raises `OSError`, and `ValueError` as `expiry`."""
+    with path.open("r", encoding="latin-1") as file:
+        return expiry(file.read(FILE_MAX))
+
+
 def expiry(pem: str) -> datetime:
     """Return until when the first certificate of a PEM text is good (RFC 5280 4.1.2.5). Raises `ValueError`."""
     import ssl  # noqa: PLC0415 - as above
@@ -140,8 +146,7 @@ def _why_not(error: "ssl.SSLError", key: Path) -> FileError:
 
 def _check_certificate(path: Path) -> None:
     try:
-        with path.open("r", encoding="latin-1") as file:
-            expiry(file.read(FILE_MAX))
+        expiry_of(path)
     except ValueError as error:
         raise FileError("certificate", f"{path}: {error}", _PEM) from None
 

@@ -8,8 +8,10 @@ logs in well has a clean sheet.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
+
+from atrund.atrun.firewall import address_of
 
 WINDOW: Final = 900.0
 """Seconds for which a failure counts: one who types a password wrong now and then is never shut out."""
@@ -84,14 +86,17 @@ class Tally:
         count = self._counts[key] = self._counts.get(key, 0) + 1
         return count if count <= _EACH or count & (count - 1) == 0 else 0
 
+    def worded(self, what: str, peer: str, now: float) -> str:
+        """Count it, and return how it is written down: `what`, with its number where some before were not; else ""."""
+        count = self.note(peer, now)
+        if count <= _EACH:
+            return what if count else ""
+        return f"{what} for the {count}th time this hour"
+
 
 def _key(peer: str) -> str:
-    address = ip_address(peer.partition("%")[0])
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(IPv6Network((int(address), 64), strict=False))
+    address = address_of(peer)
+    return str(IPv6Network((int(address), 64), strict=False) if isinstance(address, IPv6Address) else address)
 
 
 _HOUR: Final = 3600.0

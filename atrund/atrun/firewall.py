@@ -26,11 +26,16 @@ class Rule(Protocol):
         ...
 
 
+def address_of(peer: str) -> Address:
+    """Return a peer's address without its zone; that of an IPv4 peer at an IPv6 socket is an IPv4 one."""
+    address = ip_address(peer.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 def admits(rules: Iterable[Rule], peer: str) -> bool:
     """Return whether a rule lets the peer in; an empty list admits nobody. An IPv4-mapped peer matches IPv4 rules."""
-    address = ip_address(peer.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = address_of(peer)
     return any(
         rule.address.version == address.version and int(address) & int(rule.mask) == int(rule.address) & int(rule.mask)
         for rule in rules

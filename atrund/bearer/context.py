@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from atrund.at.results import information
 from atrund.bearer import Bearer
 from atrund.module.channel import Channel
 from atrund.module.turn import Answer, LinkLostError, TimedOutError
@@ -114,8 +115,7 @@ async def _asked(channel: Channel, line: str, timeout: float = 5.0) -> Answer:
 def _state(answer: Answer, name: str, cid: int) -> bool | None:
     """Return whether a context is active by `<name>: <cid>,<state>` lines (TS 27.007 10.1.10); None: not shown."""
     for line in answer.lines:
-        found, _, rest = line.partition(":")
-        values = [value.strip() for value in rest.split(",")]
-        if found.strip() == name and len(values) > 1 and values[0] == str(cid):
-            return values[1] == "1"
+        found = information(line)
+        if found is not None and found.name == name and found.parameters[:1] == (str(cid),):
+            return found.parameters[1:2] == ("1",)
     return None

@@ -36,11 +36,10 @@ def certificate(value: object, place: Place) -> Certificate | None:
     path = public_file(value, place)
     if path is None:
         return None
-    from atrund.tls import FILE_MAX, expiry  # noqa: PLC0415 - few speak TLS
+    from atrund.tls import expiry_of  # noqa: PLC0415 - few speak TLS
 
     try:
-        with path.open("r", encoding="latin-1") as file:
-            return Certificate(path, expiry(file.read(FILE_MAX)))
+        return Certificate(path, expiry_of(path))
     except ValueError as error:
         return place.refuse(str(error), "a PEM file with the certificate, and what leads to its authority behind it")
 

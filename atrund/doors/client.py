@@ -19,6 +19,7 @@ from atrund.atrun.request import Door, Reason
 from atrund.doors.connection import Connection, Means, Tell
 from atrund.doors.dialling import Far, LookUps, Make, open_call
 from atrund.doors.login import SessionRules
+from atrund.doors.wire import CLOSE_WAIT
 from atrund.ledger import Ledger
 from atrund.mirror import Mirror
 
@@ -161,7 +162,7 @@ class ClientDoor:
         self.switch_off()
         if (session := self.session) is not None:
             session.stop()
-            await asyncio.wait([session.ended], timeout=_CLOSE_WAIT)
+            await asyncio.wait([session.ended], timeout=CLOSE_WAIT)
 
     # What the connection asks (`connection.Host`).
 
@@ -260,7 +261,3 @@ class ClientDoor:
     def _tell(self, peer: str, what: str, reason: Reason | None, why: str = "") -> None:
         """Write down who was called, and what became of it."""
         self._ledger.behind(*self._mirror.session(Door.TCP, peer, what, reason.value if reason else why or None))
-
-
-_CLOSE_WAIT: Final = 3.0
-"""Seconds for a session to end: it takes its connection down by itself within two."""

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+from atrund.atrun.firewall import address_of
 from atrund.doors.connection import Connection
 from atrund.doors.wire import CLOSING
 
@@ -134,7 +135,7 @@ def ways(far: Far, address: str) -> tuple[str, ...]:
 
     Loopback is never bound: what is called there goes on from a program of this host's.
     """
-    if _is_loopback(ip_address(address)):
+    if address_of(address).is_loopback:
         return ("",)
     anywhere = far.insecure or far.tls
     if far.interface:
@@ -197,8 +198,3 @@ def _mixed(addresses: list[Address]) -> Iterator[Address]:
         families.setdefault(":" in address[0], []).append(address)
     turns: Iterable[Address | None] = chain.from_iterable(zip_longest(*families.values()))
     return (address for address in turns if address is not None)
-
-
-def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback

@@ -21,6 +21,7 @@ from atrund.atrun.request import Door, Reason
 from atrund.doors.connection import Connection, Means, Tell
 from atrund.doors.listening import keep_out, kept_out, let_in, listening, reset
 from atrund.doors.login import SessionRules
+from atrund.doors.wire import CLOSE_WAIT
 from atrund.ledger import Ledger
 from atrund.mirror import Mirror
 
@@ -163,7 +164,7 @@ class TcpDoor:
         for connection in inside:
             connection.stop()
         if inside:
-            await asyncio.wait([connection.ended for connection in inside], timeout=_CLOSE_WAIT)
+            await asyncio.wait([connection.ended for connection in inside], timeout=CLOSE_WAIT)
 
     @property
     def session(self) -> Connection | None:
@@ -235,8 +236,8 @@ class TcpDoor:
             reason = Reason.BUSY
         else:
             return False
-        if count := self._refused.note(peer, now):
-            self._tell(peer, "refused" if count <= _EACH else f"refused for the {count}th time this hour", reason.value)
+        if what := self._refused.worded("refused", peer, now):
+            self._tell(peer, what, reason.value)
         return True
 
     def patience(self) -> float:
@@ -249,8 +250,7 @@ class TcpDoor:
 
     def failed_to_greet(self, peer: str, why: str) -> None:
         """Write down a handshake that failed, but not each of many."""
-        if count := self._ungreeted.note(peer, asyncio.get_running_loop().time()):
-            what = "handshake failed" + ("" if count <= _EACH else f" for the {count}th time this hour")
+        if what := self._ungreeted.worded("handshake failed", peer, asyncio.get_running_loop().time()):
             self._tell(peer, what, why)
 
     async def _make_greeter(self) -> "Greeter":
@@ -313,9 +313,3 @@ class TcpDoor:
     def _tell(self, peer: str, what: str, reason: str | None) -> None:
         """Write down who came, went, was let in or kept out."""
         self._ledger.behind(*self._mirror.session(Door.TCP, peer, what, reason))
-
-
-_EACH: Final = 10
-"""Refusals of one address that are each written down as they are."""
-_CLOSE_WAIT: Final = 3.0
-"""Seconds for a session to end: it takes its connection down by itself within two."""

@@ -2,6 +2,7 @@
 """Which messages were judged, and how: what has a verdict is not judged again, by whatever way it is shown (SMS-11)."""
 
 import enum
+import functools
 import hashlib
 from collections.abc import Iterable
 from typing import Final
@@ -14,6 +15,10 @@ from atrund.sms.pdu import PduError, decode_deliver, message_type
 
 VERDICTS_MAX: Final = 20_000
 """Messages remembered at once, twice what the ledger keeps of requests: some 2 MB."""
+
+
+KEYS_KEPT: Final = 512
+"""Keys that are not worked out anew: a sweep asks for each several times, and memories hold some 300 messages."""
 
 
 class Verdict(enum.Enum):
@@ -93,6 +98,7 @@ def is_report(pdu: str) -> bool:
         return False
 
 
+@functools.lru_cache(KEYS_KEPT)
 def key_of(pdu: str) -> str:
     """Return what a message is known by; for what is no message, the hash of its text."""
     try:

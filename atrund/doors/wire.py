@@ -22,6 +22,8 @@ UNSENT_PATIENCE: Final = 30.0
 """Octets that a client may leave unread, and seconds until it is cut off then: never the port's time."""
 CLOSING: Final = 2.0
 """Seconds for the last answer to leave."""
+CLOSE_WAIT: Final = CLOSING + 1.0
+"""Seconds that a door waits for the end of a connection, which takes itself down within the others."""
 
 
 class Wire(asyncio.BufferedProtocol):

@@ -94,6 +94,12 @@ def test_the_first_ten_are_written_down_then_ever_fewer() -> None:
     assert tally.note(THERE, 0.0) == 1
 
 
+def test_how_one_is_written_down_says_how_many_there_were() -> None:
+    tally = Tally()
+    said = [words for _ in range(20) if (words := tally.worded("refused", HERE, 0.0))]
+    assert said == ["refused"] * 10 + ["refused for the 16th time this hour"]
+
+
 def test_an_hour_begins_it_anew() -> None:
     tally = Tally()
     for _ in range(20):
