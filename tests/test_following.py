@@ -9,7 +9,8 @@ import pytest
 from atrund import config
 from atrund.atrun.secrets import Secret
 from atrund.config.following import FOLLOWED, WITH, follow
-from atrund.config.values import Config, DoorRules, Module, Mqtt, Policy, Sms
+from atrund.config.mqtt import Mqtt
+from atrund.config.values import Config, DoorRules, Module, Policy, Sms
 
 BEFORE = Config(
     node="box",

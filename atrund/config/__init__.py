@@ -15,6 +15,7 @@ import tomli
 from atrund.atrun.secrets import escape
 from atrund.config.checks import mistakes as _between
 from atrund.config.checks import warnings
+from atrund.config.mqtt import Mqtt
 from atrund.config.reader import ConfigError, Mistake, Place, keys, read_table
 from atrund.config.values import (
     Config,
@@ -22,7 +23,6 @@ from atrund.config.values import (
     Local,
     Log,
     Module,
-    Mqtt,
     Policy,
     Privacy,
     Queue,

@@ -6,8 +6,9 @@ from ipaddress import ip_address
 from os.path import realpath
 
 from atrund.config import tls
+from atrund.config.mqtt import Mqtt
 from atrund.config.reader import Mistake, quote
-from atrund.config.values import Config, Module, Mqtt, Policy, Sms, Tcp
+from atrund.config.values import Config, Module, Policy, Sms, Tcp
 
 SMS_ENTRIES_MAX = 8  # the vendor's white list has 8 places, for numbers and passwords together (SMS-10)
 FIREWALL4_MAX = 5  # the vendor's number of rules (TCP-2)
