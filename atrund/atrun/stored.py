@@ -194,9 +194,10 @@ def _login(value: Any) -> Login | None:  # noqa: ANN401 - whatever JSON held
     match value:
         case None:
             return None
-        case {"name": str(name), "password": str(password), **rest} if not rest:
-            if fits_login(name) and fits_login(password):
-                return Login(name, Secret(password))
+        case {"name": str(name), "password": str(password), **rest} if (
+            not rest and fits_login(name) and fits_login(password)
+        ):
+            return Login(name, Secret(password))
     raise ValueError("is no name with its password")
 
 
