@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.piped import Start
 from tests.scenarios.players import Broker, Daemon, Ear, Module
 
 HERE = Path(__file__).parent
@@ -61,3 +62,10 @@ def shared_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage for all tests of a file."""
     with ExitStack() as stack:
         yield Stage(tmp_path_factory.mktemp("stage"), stack)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """What starts other people's programs for a test."""
+    with ExitStack() as stack:
+        yield Start(tmp_path, stack)

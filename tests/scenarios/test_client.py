@@ -2,73 +2,21 @@
 """Client mode from outside: the real daemon calls other people's programs, over loopback and a bearer that goes."""
 
 import os
-import select
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.conftest import Stage
+from tests.scenarios.piped import Start
 from tests.scenarios.players import PATIENCE, Daemon, free_port, until
 
 TOKEN = "0123456789abcdef-0123"
 CSQ = b"\r\n+CSQ: 17,0\r\n\r\nOK\r\n"
 NEAR, FAR = "192.0.2.2", "192.0.2.1"
-
-
-class Listener:
-    """A program that takes a call and passes octets on."""
-
-    def __init__(self, *command: str) -> None:
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.heard = b""
-
-    def send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-
-    def read_until(self, end: bytes) -> bytes:
-        assert self.process.stdout is not None
-        limit = time.monotonic() + PATIENCE
-        while end not in self.heard:
-            ready, _, _ = select.select([self.process.stdout], [], [], limit - time.monotonic())
-            assert ready, f"never heard, behind {self.heard!r}"
-            piece = os.read(self.process.stdout.fileno(), 65536)
-            assert piece, f"ended behind {self.heard!r}"
-            self.heard += piece
-        found, _, self.heard = self.heard.partition(end)
-        return found + end
-
-    def ended(self) -> None:
-        self.process.wait(PATIENCE)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait(PATIENCE)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-@pytest.fixture
-def listen() -> Iterator[type[Listener]]:
-    """Starts listeners, and stops them behind the test."""
-    with ExitStack() as stack:
-
-        class Kept(Listener):
-            def __init__(self, *command: str) -> None:
-                if shutil.which(command[0]) is None:
-                    pytest.skip(f"there is no {command[0]}")
-                super().__init__(*command)
-                stack.callback(self.stop)
-
-        yield Kept
 
 
 def calling(stage: Stage, port: int, host: str = "127.0.0.1", **client: object) -> Daemon:
@@ -93,19 +41,17 @@ def socat(port: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("program", [nc, socat])
-def test_other_peoples_programs_are_called_and_run_commands(
-    stage: Stage, listen: type[Listener], program: object
-) -> None:
+def test_other_peoples_programs_are_called_and_run_commands(stage: Stage, start: Start, program: object) -> None:
     port = free_port()
     command = nc(port) if program is nc else socat(port)
-    there = listen(*command)
+    there = start(*command)
     daemon = calling(stage, port, enabled=True).start()
     until(lambda: state(daemon) == "up", "the call")
     there.send(b"AT+CSQ\r\n")
     assert there.read_until(b"OK\r\n") == b"AT+CSQ\r" + CSQ
     assert daemon.logged("client mode has no token: whoever answers there may run commands")
     there.stop()
-    again = listen(*command)
+    again = start(*command)
     until(lambda: daemon.logged("call failed") or state(daemon) == "up", "the call at once")
     if state(daemon) != "up":  # the listener came too late for it: whoever switches it on calls
         assert daemon.ctl("at", "AT#TCPATRUND=1").returncode == 0
@@ -115,7 +61,7 @@ def test_other_peoples_programs_are_called_and_run_commands(
     again.ended()
 
 
-def test_note_3_3_the_ok_means_that_it_is_connected(stage: Stage, listen: type[Listener]) -> None:
+def test_note_3_3_the_ok_means_that_it_is_connected(stage: Stage, start: Start) -> None:
     """80000NT10029a 3.3.1: `AT#TCPATRUND=1` calls the PC that listens; OK: connected and ready for commands."""
     port = free_port()
     daemon = calling(stage, port).start()
@@ -124,7 +70,7 @@ def test_note_3_3_the_ok_means_that_it_is_connected(stage: Stage, listen: type[L
     refused = daemon.ctl("at", "AT#TCPATRUND=1")
     assert refused.returncode != 0
     assert "#TCPATRUND: 1,2" in daemon.ctl("at", "AT#TCPATRUND?").stdout
-    there = listen(*nc(port))
+    there = start(*nc(port))
     until(lambda: _listens(port), "the listener")
     assert daemon.ctl("at", "AT#TCPATRUND=1").stdout.split() == ["OK"]
     assert "#TCPATRUND: 1,1" in daemon.ctl("at", "AT#TCPATRUND?").stdout
@@ -136,9 +82,9 @@ def test_note_3_3_the_ok_means_that_it_is_connected(stage: Stage, listen: type[L
     assert "#TCPATRUND: 0,0" in daemon.ctl("at", "AT#TCPATRUND?").stdout
 
 
-def test_the_token_comes_first(stage: Stage, listen: type[Listener]) -> None:
+def test_the_token_comes_first(stage: Stage, start: Start) -> None:
     port = free_port()
-    there = listen(*nc(port))
+    there = start(*nc(port))
     daemon = calling(stage, port, token_file="token", enabled=True)
     (daemon.folder / "token").write_text(TOKEN + "\n")
     (daemon.folder / "token").chmod(0o600)
@@ -149,7 +95,7 @@ def test_the_token_comes_first(stage: Stage, listen: type[Listener]) -> None:
     assert not daemon.logged("client mode has no token: whoever answers there may run commands")
     assert TOKEN not in daemon.text
     there.stop()
-    wrong = listen(*nc(port))
+    wrong = start(*nc(port))
     until(lambda: _listens(port) or state(daemon) == "up", "the listener")
     if state(daemon) != "up":
         daemon.ctl("at", "AT#TCPATRUND=1")
@@ -160,20 +106,20 @@ def test_the_token_comes_first(stage: Stage, listen: type[Listener]) -> None:
     assert daemon.heard("token refused", reason="auth")
 
 
-def test_a_name_is_looked_up(stage: Stage, listen: type[Listener]) -> None:
+def test_a_name_is_looked_up(stage: Stage, start: Start) -> None:
     port = free_port()
-    there = listen(*nc(port))
+    there = start(*nc(port))
     daemon = calling(stage, port, host="localhost", enabled=True).start()
     until(lambda: state(daemon) == "up", "the call")
     there.send(b"AT+CSQ\r")
     assert there.read_until(b"OK\r\n") == b"AT+CSQ\r" + CSQ
 
 
-def test_a_file_read_anew_switches_it_on_and_off(stage: Stage, listen: type[Listener]) -> None:
+def test_a_file_read_anew_switches_it_on_and_off(stage: Stage, start: Start) -> None:
     port = free_port()
     daemon = calling(stage, port).start()
     assert daemon.program is not None
-    there = listen(*nc(port))
+    there = start(*nc(port))
     until(lambda: _listens(port), "the listener")
     for enabled, word in ((True, "up"), (False, "off")):
         daemon.configure(**{"tcp.client": {"enabled": enabled}})
@@ -205,11 +151,9 @@ def namespaces(tmp_path: Path) -> Iterator[tuple[str, str]]:
             _ip(f"netns del {space}", strict=False)
 
 
-def test_tcp_14_client_mode_follows_its_interface(
-    stage: Stage, listen: type[Listener], namespaces: tuple[str, str]
-) -> None:
+def test_tcp_14_client_mode_follows_its_interface(stage: Stage, start: Start, namespaces: tuple[str, str]) -> None:
     near, far = namespaces
-    there = listen("ip", "netns", "exec", far, "nc", "-k", "-l", FAR, "7777")
+    there = start("ip", "netns", "exec", far, "nc", "-k", "-l", FAR, "7777")
     daemon = calling(stage, 7777, FAR, enabled=True)
     daemon.configure(tcp={"insecure": True}, **{"tcp.bearer": {"interface": "wan0"}})
     daemon.wrap = ("ip", "netns", "exec", near)

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TCP door by TLS from outside: openssl, socat and atrunctl at the real daemon, in both modes (TCP-13)."""
 
-import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.conftest import Stage
+from tests.scenarios.piped import Peer, Start
 from tests.scenarios.players import LOGIN, PASSWORD, PATIENCE, USER, Daemon, Module, Program, free_port, until
 from tests.support.certificates import Authority, Pair
 
@@ -23,61 +19,6 @@ ATRUNCTL = [sys.executable, "-m", "atrund.ctl.main"]
 CSQ = b"AT+CSQ\r\r\n+CSQ: 17,0\r\n\r\nOK\r\n"
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
-
-
-class Peer:
-    """A program that speaks TLS, by its standard input and output."""
-
-    def __init__(self, *command: str | Path, log: Path) -> None:
-        self._log = log.open("wb")
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, bufsize=0)
-        self.heard = b""
-
-    def send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-
-    def read_until(self, end: bytes) -> bytes:
-        assert self.process.stdout is not None
-        limit = time.monotonic() + PATIENCE
-        while end not in self.heard:
-            ready, _, _ = select.select([self.process.stdout], [], [], limit - time.monotonic())
-            assert ready, f"never heard, behind {self.heard!r}"
-            piece = os.read(self.process.stdout.fileno(), 65536)
-            assert piece, f"ended behind {self.heard!r}: {Path(self._log.name).read_text()[-2000:]}"
-            self.heard += piece
-        found, _, self.heard = self.heard.partition(end)
-        return found + end
-
-    def rest(self) -> bytes:
-        out, _ = self.process.communicate(timeout=PATIENCE)
-        return self.heard + bytes(out)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=PATIENCE)
-        self._log.close()
-
-
-class Start:
-    """Starts programs, which are stopped behind the test."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-
-    def __call__(self, *command: str | Path) -> Peer:
-        peer = Peer(*command, log=self._folder / f"peer-{time.monotonic_ns()}.log")
-        self._stack.callback(peer.stop)
-        return peer
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with ExitStack() as stack:
-        yield Start(tmp_path, stack)
 
 
 @pytest.fixture(scope="module")
