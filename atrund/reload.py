@@ -105,4 +105,6 @@ class Reload:
         self._daemon.not_reloaded = f"{count} in the configuration; the first: {mistakes[0]}"
         log.error("configuration not reloaded, and nothing changed", mistakes=len(mistakes))
         for mistake in mistakes[:SAID_MAX]:
-            log.error("mistake in the configuration", key=mistake.key, detail=f"{mistake.wrong}; {mistake.right}")
+            detail = f"{mistake.wrong}; {mistake.right}"
+            file = None if mistake.file is None else str(mistake.file)
+            log.error("mistake in the configuration", key=mistake.key, detail=detail, file=file)

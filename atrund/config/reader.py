@@ -23,11 +23,12 @@ NEAR = 0.65
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake: the dotted key, what was wrong there, and what would be right."""
+    """One mistake: the dotted key, what was wrong there, what would be right; and the file, where there are several."""
 
     key: str
     wrong: str
     right: str
+    file: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.key}: {self.wrong}; {self.right}" if self.key else f"{self.wrong}; {self.right}"
@@ -42,7 +43,7 @@ class ConfigError(ValueError):
         self.mistakes = mistakes
 
     def __str__(self) -> str:
-        return "\n".join(f"{escape(str(self.path))}: {mistake}" for mistake in self.mistakes)
+        return "\n".join(f"{escape(str(mistake.file or self.path))}: {mistake}" for mistake in self.mistakes)
 
 
 class Refused(ValueError):
