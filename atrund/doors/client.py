@@ -169,7 +169,7 @@ class ClientDoor:
     def admit(self, connection: Connection) -> Tell | None:
         """Take the call that is up, unless it was given up meanwhile."""
         if connection is not self._made or self._dialer.state is not State.DIALLING:
-            connection.transport.abort()
+            connection.cut_off()
             return None
         self.session, self._made, self.detail = connection, None, ""
         self._up_since = asyncio.get_running_loop().time()

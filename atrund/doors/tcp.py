@@ -190,7 +190,7 @@ class TcpDoor:
             self._greet(connection, self._greeter)
         if self.turns_away(peer):
             reset(connection.transport.get_extra_info("socket"))
-            connection.transport.abort()
+            connection.cut_off()
             return None
         self._newcomers.add(connection)
         connection.ended.add_done_callback(partial(self._gone, connection))

@@ -137,16 +137,21 @@ class Wire(asyncio.BufferedProtocol):
 
     def be_patient(self, seconds: float = UNSENT_PATIENCE) -> None:
         """Give a peer that does not read so long, from now on; 0: as long as it likes."""
-        self._patience.start(seconds if self.is_full else 0, self._cut_off)
+        self._patience.start(seconds if self.is_full else 0, self._lose_patience)
 
     def hang_up(self) -> None:
         """End it, with a bound: a peer that never reads must not keep the place."""
         self.write()
         if not self.ended.done():
-            asyncio.get_running_loop().call_later(CLOSING, self.transport.abort)
+            asyncio.get_running_loop().call_later(CLOSING, self.cut_off)
         if not self.transport.is_closing():  # by TLS a second close is no mere repetition
             self.transport.close()
 
-    def _cut_off(self) -> None:
+    def cut_off(self) -> None:
+        """End it at once, whatever waits to be sent."""
+        if not self.ended.done():  # behind that, TLS of Python 3.11.2 (Debian 12) raises
+            self.transport.abort()
+
+    def _lose_patience(self) -> None:
         log.warning("client cut off: it does not read", door=Door.TCP.value, peer=self.peer)
-        self.transport.abort()
+        self.cut_off()
