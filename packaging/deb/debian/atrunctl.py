@@ -1,0 +1,11 @@
+#!/usr/bin/python3 -I
+"""Talks to the daemon atrund."""
+
+import sys
+
+sys.path.insert(0, "/usr/lib/atrund")
+
+from atrund.ctl.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
