@@ -42,6 +42,7 @@ def test() -> None:
         reloaded()
         killed()
         hung()
+        stopped_under_a_command()
         asked_while_it_is_away()
         a_port_in_use()
         a_broken_configuration()
@@ -102,7 +103,9 @@ def configured() -> None:
     credential.chmod(0o600)
     drop_in = Path("/etc/systemd/system/atrund.service.d/test.conf")
     drop_in.parent.mkdir()
-    drop_in.write_text(f"[Service]\nLoadCredential=tcp-operator:{credential}\nWatchdogSec=4s\nRestartSec=1s\n")
+    drop_in.write_text(
+        f"[Service]\nLoadCredential=tcp-operator:{credential}\nWatchdogSec=4s\nRestartSec=1s\nTimeoutStopSec=3s\n"
+    )
     settings()
     check("ok" in run("atrund", "--check", env={"CREDENTIALS_DIRECTORY": "/root"}), "not right")
     run("systemctl", "daemon-reload")
@@ -217,14 +220,25 @@ def hung() -> None:
     say("hung: the watchdog had it restarted")
 
 
+def stopped_under_a_command() -> None:
+    """The command that runs ends first, though that takes longer than systemd would wait by itself; then offline."""
+    run("atrunctl", "sim", "--control", "/run/module.sock", "late", "AT+CGMM", "6")
+    with subprocess.Popen(["atrunctl", "at", "AT+CGMM"], stdout=subprocess.PIPE, text=True) as asker:
+        until(lambda: json.loads(run("atrunctl", "status", "--json"))["requests"]["running"], "the command")
+        run("systemctl", "stop", "atrund.service")
+        out, _ = asker.communicate(timeout=PATIENCE)
+    check("OK" in out, f"its answer was {out!r}")
+    check(unit("Result") == "success", f"systemd lost patience: {unit('Result')}")
+    run("atrunctl", "sim", "--control", "/run/module.sock", "clear")
+
+
 def asked_while_it_is_away() -> None:
     """The control socket is there before the daemon, and waits for it."""
-    run("systemctl", "stop", "atrund.service")
     check(over_retained("atrund/box/status")["state"] == "offline", "it did not say that it goes")
     check(word("is-active", "atrund.socket") == "active", "the socket went with the daemon")
     check("module" in run("atrunctl", "status"), "no status")
     is_up()
-    say("stopped: offline was said; the next atrunctl had it started")
+    say("stopped: a command of 6 s ended first, then offline was said; the next atrunctl had it started")
 
 
 def a_port_in_use() -> None:
