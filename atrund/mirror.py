@@ -9,9 +9,9 @@ import structlog
 from atrund import records
 from atrund.at.syntax import LineRefused, parse
 from atrund.atrun.request import Door, End, Outcome, Request
-from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number, mask_numbers
+from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number, mask_numbers, mask_prose
 from atrund.clock import Clock, rfc3339
-from atrund.ledger import tables
+from atrund.ledger import audit, outbox
 from atrund.ledger.writer import Write
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Mirror:
     """Makes the rows; the caller writes them in the transaction that moves the request.
 
     `base` is `<prefix>/<node>/`, or "" while MQTT is off: then nothing is put into the outbox. `records` and
-    `octets` are how much may wait there.
+    `octets` are how much may wait there. `memory`: events are kept in memory alone (`mqtt.spool`).
     """
 
     def __init__(
@@ -34,12 +34,14 @@ class Mirror:
         session: str,
         base: str = "",
         full_numbers: bool = False,
-        records: int = tables.OUTBOX_MAX,
-        octets: int = tables.OUTBOX_OCTETS,
+        records: int = outbox.RECORDS_MAX,
+        octets: int = outbox.OCTETS_MAX,
+        memory: bool = False,
     ) -> None:
         self.base = base
         self._records = records
         self._octets = octets
+        self._memory = memory
         self._clock = clock
         self._session = session
         self.full_numbers = full_numbers
@@ -50,8 +52,11 @@ class Mirror:
         return records.Stamp(self._session, rfc3339(self._clock.now()), self._clock.known())
 
     def accepted(self, request: Request) -> list[Write]:
-        """Rows for a request that will run."""
-        return self._event("event/command", request, "accepted", Outcome(End.OK))
+        """Rows for a request that will run; one over MQTT does only if there is room for its answer (MQ-5)."""
+        rows = self._event("event/command", request, "accepted", Outcome(End.OK))
+        if request.door is Door.MQTT and request.reply:
+            rows.insert(0, outbox.room_for_answers(self._records, self._octets))
+        return rows
 
     def ended(self, request: Request, outcome: Outcome, *, was_accepted: bool) -> list[Write]:
         """Rows for an outcome; a refusal before acceptance is also the command's first and only mention."""
@@ -62,17 +67,20 @@ class Mirror:
         return writes
 
     def log_end(self, request: Request, outcome: Outcome) -> None:
-        """Log how a request ended."""
+        """Log how a request ended: who asked by which door for what, what became of it and why, how long it took."""
         log.info(
             "command",
             id=request.rid,
             door=request.door.value,
             peer=request.peer,
+            who=_called(request) or None,
+            correlation=request.context.get("id"),
             command=mask_line(request.line),
             state=outcome.end.value,
             final=outcome.final,
             reason=outcome.reason.value if outcome.reason else None,
             detail=outcome.detail or None,
+            queued_ms=outcome.queued_ms if outcome.queued_ms >= _LONG else None,
             duration_ms=outcome.duration_ms,
         )
 
@@ -80,7 +88,7 @@ class Mirror:
         """Rows for what is no request: somebody came, went, was let in or kept out; an SMS was accepted or not."""
         log.info(what, id=rid or None, door=door.value, peer=peer, reason=reason)
         writes = [
-            tables.audit(
+            audit.note(
                 ts=rfc3339(self._clock.now()), rid=rid, door=door.value, peer=peer, line="", event=what, reason=reason
             )
         ]
@@ -120,7 +128,9 @@ class Mirror:
         self, request: Request, outcome: Outcome | None, *, state: str, correlation: str | None
     ) -> dict[str, Any]:
         """Return the payload of an answer over MQTT; what the asker is owed is not withheld from it (POL-3)."""
-        return self._record(self.stamp(), request, state, outcome or Outcome(End.OK), correlation, owed=True)
+        outcome = outcome or Outcome(End.OK)
+        record = self._record(self.stamp(), request, state, outcome, correlation, owed=True)
+        return records.answer_record(record, outcome.detail if self.full_numbers else mask_prose(outcome.detail))
 
     def post(
         self, topic: str, payload: Mapping[str, Any], *, response: bool = False, extra: Mapping[str, str] | None = None
@@ -144,8 +154,14 @@ class Mirror:
 
     def _row(self, topic: str, payload: Mapping[str, Any], *, response: bool, extra: Mapping[str, str] | None) -> Write:
         text = records.to_json(payload)
-        return tables.post(
-            response=response, topic=topic, payload=text, extra=extra, records=self._records, octets=self._octets
+        return outbox.post(
+            response=response,
+            topic=topic,
+            payload=text,
+            extra=records.properties(payload) | dict(extra or {}),
+            records=self._records,
+            octets=self._octets,
+            memory=self._memory,
         )
 
     def _event(self, topic: str, request: Request, state: str, outcome: Outcome) -> list[Write]:
@@ -210,13 +226,23 @@ def _names(line: str) -> tuple[str, ...] | None:
         return None
 
 
+_LONG: Final = 1000
+"""Milliseconds in the queue that are worth a word in the log."""
+
+
+def _called(request: Request) -> str:
+    """What the asker is called beside the peer: logins, names of certificates."""
+    return ", ".join(name for name in request.names if name != request.peer)
+
+
 def _audit_of(request: Request, outcome: Outcome, now: str) -> Write:
     def write(db: Any) -> None:  # noqa: ANN401 - what a connection is, the ledger alone knows
-        row = tables.audit(
+        row = audit.note(
             ts=now,
             rid=request.rid,
             door=request.door.value,
             peer=request.peer,
+            who=_called(request),
             line=mask_line(request.line),
             event=outcome.end.value,
             reason=outcome.reason.value if outcome.reason else None,

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import math
+import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,8 +17,8 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from atrund.ledger import tables
-from atrund.ledger.schema import LedgerRefusedError, open_file
+from atrund.ledger import outbox, tables
+from atrund.ledger.schema import LedgerRefusedError, open_alone
 from atrund.ledger.writer import Job, StorageError, Store, UnfitError, Write, Writer
 
 log = structlog.get_logger()
@@ -33,6 +34,9 @@ OWED_MAX: Final = 1000
 SETTLE_EVERY: Final = 5.0
 """Seconds between two tries to write what is owed."""
 
+WIPE_AFTER: Final = 60.0
+"""Seconds until what was secret of ended requests is gone from the log of changes, too: once for all of a minute."""
+
 Told = Callable[[], None]
 
 
@@ -42,6 +46,10 @@ class Submits(Protocol):
     @property
     def missed(self) -> int:
         """Jobs written behind that were lost."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are still taken."""
 
     def submit(self, job: Job) -> None:
         """Take a job; never raises."""
@@ -66,6 +74,7 @@ class Ledger:
         self._handed: set[asyncio.Future[None]] = set()
         """Of those, the ones that the writer has just now."""
         self._settling: asyncio.TimerHandle | None = None
+        self._wiping: asyncio.TimerHandle | None = None
         self.down = math.inf
         """Seconds for which the daemon did not run before this start, or more; infinite while not known."""
 
@@ -78,6 +87,10 @@ class Ledger:
     def missed(self) -> int:
         """Jobs without a promise that were lost."""
         return self._missed + (0 if self._writer is None else self._writer.missed)
+
+    def standstill(self) -> str:
+        """Return why nothing is written any more, though nobody closed it; "" while it is."""
+        return "" if self._writer is None or self._writer.is_alive else "the ledger's thread has ended"
 
     async def start(self) -> None:
         """Read the run clock and keep it from now on; to be called once, on the loop."""
@@ -102,12 +115,21 @@ class Ledger:
         """Look something up. Raises `StorageError`."""
         return (await self._submit((look,), synced=False))[0]
 
-    def behind(self, *writes: Write) -> None:
-        """Write together soon, without a promise; returns at once."""
+    def behind(self, *writes: Write, posts: bool = True) -> None:
+        """Write together soon, without a promise; returns at once. `posts`: whether it may put rows into the outbox."""
         if self._writer is None:
             self._missed += 1
             return
-        self._writer.submit(Job((*writes, self._tell_posted())))
+        self._writer.submit(Job((*writes, self._tell_posted()) if posts else writes))
+
+    def soon(self, *writes: Write) -> "asyncio.Future[list[Any]]":
+        """Write together soon, like `behind`, and tell how it went: the future may raise `StorageError`."""
+        future: Future[list[Any]] = Future()
+        if self._writer is None:
+            future.set_exception(StorageError(self.failure or "the ledger is closed"))
+        else:
+            self._writer.submit(Job(writes, future, gathered=True))
+        return asyncio.wrap_future(future)
 
     def owe(self, *writes: Write) -> "asyncio.Future[None]":
         """Write together what the disk just refused, synced, as soon as it takes it, ahead of all that comes later.
@@ -123,21 +145,33 @@ class Ledger:
         self._settle_later()
         return future
 
+    def wipe(self) -> None:
+        """Have nothing left soon of what was just changed or deleted (POL-3)."""
+        if self._wiping is None:
+            self._wiping = asyncio.get_running_loop().call_later(WIPE_AFTER, self._wipe)
+
     async def close(self) -> None:
         """Write what waits and close the file."""
         if self._keeping is not None:
             self._keeping.cancel()
         if self._settling is not None:
             self._settling.cancel()
+        if self._wiping is not None:  # closing empties it
+            self._wiping.cancel()
         if self._writer is not None:
             self._settle()
-            self.behind(*self._clocks())
+            self.behind(*self._clocks(), outbox.give_back(), posts=False)
             writer, self._writer = self._writer, None
             await asyncio.get_running_loop().run_in_executor(None, writer.close, CLOSE_TIMEOUT)
 
+    def _wipe(self) -> None:
+        self._wiping = None
+        if self._writer is not None:
+            self._writer.submit(Job((), wipes=True))
+
     def _keep_run(self) -> None:
         if self._keeping is not None:  # the first time it was just read
-            self.behind(*self._clocks())
+            self.behind(*self._clocks(), posts=False)
         self._keeping = asyncio.get_running_loop().call_later(KEEP_RUN, self._keep_run)
 
     def _clocks(self) -> tuple[Write, Write]:
@@ -172,6 +206,7 @@ class Ledger:
             self._settle_later()
             return
         del self._owed[owed]
+        self.wipe()
         if not owed.done():
             owed.set_result(None)
         self.on_posted()
@@ -205,9 +240,9 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 @functools.cache
 def _boot() -> str:
-    """Return what tells this boot of the machine from every other (random(4)), or ""."""
+    """Return what tells this boot of the machine from every other (random(4)), or ""; a unit may hand it in."""
     try:
-        return _BOOT_ID.read_text("ascii").strip()
+        return os.environ.get("ATRUND_BOOT_ID") or _BOOT_ID.read_text("ascii").strip().replace("-", "")
     except OSError:
         return ""
 
@@ -224,7 +259,7 @@ def open_ledger(state_dir: Path) -> Ledger:
     A file that can't be used gives a ledger that promises nothing and says why (REQ-12).
     """
     try:
-        connection = open_file(state_dir / "ledger.db")
+        connection, lock = open_alone(state_dir / "ledger.db")
     except LedgerRefusedError as error:
         return Ledger(None, failure=str(error))
-    return Ledger(Writer(Store(connection)))
+    return Ledger(Writer(Store(connection, lock=lock)))

@@ -2,12 +2,15 @@
 """The ledger's file: its schema with versions, opened with care. A newer or a damaged one is refused, unharmed."""
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 import stat
 from pathlib import Path
 from typing import Final
 
 from atrund.atrun.secrets import mask_line
+from atrund.ledger import outbox
 
 MIGRATIONS: Final = (
     """
@@ -110,6 +113,25 @@ MIGRATIONS: Final = (
     );
     CREATE INDEX uses_of ON uses (kind, subject);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;  -- how often it was set aside
+    CREATE TABLE aside (                 -- what could not be sent: refused, or lost with one connection after the other
+        seq      INTEGER PRIMARY KEY,
+        response INTEGER NOT NULL,
+        topic    TEXT NOT NULL,
+        payload  TEXT NOT NULL,
+        extra    TEXT NOT NULL,
+        tries    INTEGER NOT NULL,
+        why      TEXT NOT NULL
+    );
+    DROP INDEX requests_run;             -- nothing was looked for by it, and each request wrote a page of it
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'outbox', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'outbox');
+    """,
+    """
+    ALTER TABLE audit ADD COLUMN who TEXT NOT NULL DEFAULT '';  -- what the asker is called beside the peer: logins
+    ALTER TABLE audit ADD COLUMN hash TEXT;  -- over this row and the hash of the one before; of a chain alone
+    """,
 )
 """One script a version; a later version adds scripts and never changes one. `mask_line` is that of `secrets`."""
 
@@ -142,6 +164,27 @@ def open_file(path: Path) -> sqlite3.Connection:
         connection.close()
         raise _damaged(path, error) from error
     return connection
+
+
+def open_alone(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open or create the ledger for this process alone; returns a descriptor, too, whose end gives it to others.
+
+    Two daemons at one file would run each other's requests again, and give one number to two records. Raises
+    `LedgerRefusedError` as `open_file` does, and where another process has it. The end of a process is enough.
+    """
+    try:
+        lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise LedgerRefusedError(f"{path}: {error}; the folder must exist and belong to the user atrund") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return open_file(path), lock
+    except BlockingIOError as error:
+        os.close(lock)
+        raise LedgerRefusedError(f"{path}: another atrund has it; each needs a state_dir of its own") from error
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def _examine(path: Path) -> None:
@@ -198,3 +241,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+    with contextlib.suppress(sqlite3.Error):  # what a crash left there of ended requests (POL-3)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    outbox.prepare(connection)

@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written to the ledger's tables and read from them; each function returns a write for the writer."""
 
+import base64
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
+from atrund.ledger import outbox
 from atrund.ledger.writer import Write
 
 REQUESTS_MAX: Final = 10_000
 """Ended requests remembered, the newest (MQ-2)."""
-OUTBOX_MAX: Final = 20_000
-OUTBOX_OCTETS: Final = 32 * 1024**2
-"""Rows that wait for the broker, and octets of them (`mqtt.spool_records`, `mqtt.spool_bytes`)."""
-TRIM_EVERY: Final = 128
-"""Rows put into the outbox between two looks at its caps, so many may be over: a look reads all of it."""
-AUDIT_MAX: Final = 50_000
-"""Audit rows kept, the newest: some 10 MB."""
 MESSAGES_SPAN: Final = 30 * 86400.0
 """Seconds of running for which a judged SMS is remembered (SMS-11)."""
 MESSAGES_MAX: Final = 20_000
 """Judged SMS remembered, the newest, beside what lies in a store: one in 130 s for all that span; some 4 MB."""
+
+INLINE: Final = 500
+"""Characters of a request's line and what goes with it, past which it may take pages of its own (1024 octets each)."""
 
 RECORDED: Final = "recorded"
 SENT: Final = "sent"
@@ -42,20 +40,10 @@ class Known:
     """Seconds that the daemon had run when the outcome was recorded; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of the outbox. `extra` holds MQTT 5 properties by name."""
-
-    seq: int
-    response: bool
-    topic: str
-    payload: dict[str, Any]
-    extra: dict[str, str]
-
-
 def content_digest(request: Request) -> str:
     """Return what tells two contents under one key apart."""
-    return hashlib.sha256(f"{request.line}\0{request.context.get('body')}".encode()).hexdigest()[:32]
+    body = None if request.body is None else hashlib.sha256(request.body).hexdigest()
+    return hashlib.sha256(f"{request.line}\0{body}".encode()).hexdigest()[:32]
 
 
 def record(request: Request, run: float) -> Write:
@@ -89,24 +77,30 @@ def record(request: Request, run: float) -> Write:
 
 def mark_sent(rid: str) -> Write:
     """Note that the command is about to reach the module."""
-    return _change("UPDATE requests SET state = ? WHERE rid = ? AND outcome IS NULL", (SENT, rid))
+    return _without_trace(rid, _change("UPDATE requests SET state = ? WHERE rid = ? AND outcome IS NULL", (SENT, rid)))
 
 
 def mark_ended(rid: str, outcome: Outcome) -> Write:
     """Note the one outcome, at the run clock as it was last kept; a second one changes nothing.
 
-    The secrets of the command line are gone with it: what is not run any more is shown at most (POL-3).
+    The secrets of the command line and its body are gone with it: what is not run any more is shown at most (POL-3).
     """
-    return _change(
+    end = _change(
         "UPDATE requests SET state = 'ended', outcome = ?, ended = (SELECT value FROM meta WHERE name = 'run'),"
-        " line = mask_line(line) WHERE rid = ? AND outcome IS NULL",
+        " line = mask_line(line), asked = json_remove(asked, '$.body') WHERE rid = ? AND outcome IS NULL",
         (_outcome_to_json(outcome), rid),
     )
+    return _without_trace(rid, end)
 
 
 def mark_answered(rid: str) -> Write:
     """Note that the asker has the answer, or never will."""
     return _change("UPDATE requests SET answered = 1 WHERE rid = ?", (rid,))
+
+
+def known_by_rid(door: Door, peer: str, rid: str) -> Write:
+    """Return an asker's request by its own id, or None."""
+    return lambda db: _one(db, "door = ? AND peer = ? AND rid = ?", (door.value, peer, rid))
 
 
 def known_by_key(door: Door, key: str) -> Write:
@@ -127,74 +121,6 @@ def unfinished(door: Door) -> Write:
     return look
 
 
-def post(
-    *,
-    response: bool,
-    topic: str,
-    payload: str,
-    extra: Mapping[str, str] | None = None,
-    records: int = OUTBOX_MAX,
-    octets: int = OUTBOX_OCTETS,
-) -> Write:
-    """Put a message into the outbox.
-
-    Every `TRIM_EVERY` of them its mirror rows past `records` or `octets` give way, the oldest first, then what came in
-    on `sms/received`, never an answer; they are counted as `dropped`.
-    """
-    values = (int(response), topic, payload, json.dumps(dict(extra or {})))
-
-    def write(db: sqlite3.Connection) -> None:
-        added = db.execute("INSERT INTO outbox (response, topic, payload, extra) VALUES (?,?,?,?)", values)
-        if (added.lastrowid or 0) % TRIM_EVERY == 0:
-            _trim_outbox(db, records, octets)
-
-    return write
-
-
-def outbox_after(seq: int, limit: int) -> Write:
-    """Return the next rows behind `seq`."""
-
-    def look(db: sqlite3.Connection) -> list[Row]:
-        rows = db.execute(
-            "SELECT seq, response, topic, payload, extra FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-        )
-        return [
-            Row(n, bool(response), topic, json.loads(text), json.loads(extra))
-            for n, response, topic, text, extra in rows
-        ]
-
-    return look
-
-
-def posted(seqs: Iterable[int]) -> Write:
-    """Take acknowledged rows out of the outbox."""
-    given = [(seq,) for seq in seqs]
-    return lambda db: db.executemany("DELETE FROM outbox WHERE seq = ?", given).rowcount
-
-
-def audit(
-    *,
-    ts: str,
-    rid: str,
-    door: str,
-    peer: str,
-    line: str,
-    event: str,
-    reason: str | None = None,
-    rule: str | None = None,
-    duration_ms: int | None = None,
-) -> Write:
-    """Note who did what through which door, what was decided and by which rule (POL-4); the oldest row makes room."""
-    columns = "ts, rid, door, peer, line, event, reason, rule, duration_ms"
-    values = (ts, rid, door, peer, line, event, reason, rule, duration_ms)
-
-    def write(db: sqlite3.Connection) -> None:
-        added = db.execute(f"INSERT INTO audit ({columns}) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608 - constant
-        db.execute("DELETE FROM audit WHERE n <= ?", ((added.lastrowid or 0) - AUDIT_MAX,))
-
-    return write
-
-
 def remember_message(key: str, verdict: str, run: float, *, anew: bool = False) -> Write:
     """Note that an SMS was judged; one that has a verdict keeps it, unless it was decided `anew`."""
     clash = "DO UPDATE SET verdict = excluded.verdict" if anew else "DO NOTHING"
@@ -210,12 +136,16 @@ def message_verdicts() -> Write:
 
 
 def counts() -> Write:
-    """Return how much is in each table, for the status, and how many rows of the mirror were ever `dropped`."""
+    """Return how much is in each table, for the status.
+
+    `outbox` and `spool_bytes` are what waits for the broker, `aside` what was set aside of it, and `dropped` how many
+    records ever gave way for room.
+    """
 
     def look(db: sqlite3.Connection) -> dict[str, int]:
-        tables = ("requests", "outbox", "audit", "messages", "history")
+        tables = ("requests", "audit", "messages", "history")
         found = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}  # noqa: S608 - constants
-        return {**found, "dropped": int(get_meta("dropped", 0)(db))}
+        return {**found, **outbox.waiting()(db), "dropped": int(get_meta("dropped", 0)(db))}
 
     return look
 
@@ -272,33 +202,25 @@ def prune(run: float, still_there: Iterable[str] = ()) -> tuple[Write, ...]:
 _COLUMNS: Final = "rid, door, peer, key, digest, line, asked, state, outcome, answered, ended, run"
 
 
-_OCTETS: Final = "length(CAST(topic AS BLOB)) + length(CAST(payload AS BLOB)) + length(CAST(extra AS BLOB))"
-
-
-_DROPPABLE: Final = ("response = 0", "response = 1 AND topic LIKE '%/sms/received'")
-"""What gives way for room, in this order. Anybody can send an SMS: without an end it would fill the disk (MQ-5)."""
-
-
-def _trim_outbox(db: sqlite3.Connection, records: int, octets: int) -> None:
-    rows, size = db.execute(f"SELECT count(*), total({_OCTETS}) FROM outbox").fetchone()  # noqa: S608 - constant
-    dropped = 0
-    for which in _DROPPABLE:
-        last = 0
-        for seq, own in db.execute(f"SELECT seq, {_OCTETS} FROM outbox WHERE {which} ORDER BY seq"):  # noqa: S608 - as above
-            if rows - dropped <= records and size <= octets:
-                break
-            dropped, last, size = dropped + 1, seq, size - own
-        if last:
-            db.execute(f"DELETE FROM outbox WHERE seq <= ? AND {which}", (last,))  # noqa: S608 - as above
-    if dropped:
-        db.execute(
-            "INSERT INTO meta VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-            (dropped,),
-        )
-
-
 def _change(sql: str, values: tuple[object, ...]) -> Callable[[sqlite3.Connection], int]:
     return lambda db: db.execute(sql, values).rowcount
+
+
+def _without_trace(rid: str, change: Callable[[sqlite3.Connection], int]) -> Write:
+    """Change a request so that nothing of what it was is left in the file's pages."""
+
+    def write(db: sqlite3.Connection) -> int:
+        long = "SELECT 1 FROM requests WHERE rid = ? AND length(line) + length(asked) > ?"
+        if db.execute(long, (rid, INLINE)).fetchone() is None:
+            return change(db)
+        # FAST, which costs nothing, leaves what was in a page that is given back whole.
+        db.execute("PRAGMA secure_delete=ON")
+        try:
+            return change(db)
+        finally:
+            db.execute("PRAGMA secure_delete=FAST")
+
+    return write
 
 
 _BY_KEY: Final = "door = ? AND key = ? AND key <> ''"
@@ -314,7 +236,8 @@ def _known(row: tuple[Any, ...]) -> Known:
     rid, door, peer, key, digest, line, asked, state, outcome, answered, ended, run = row
     given = json.loads(asked)
     names = tuple(given.pop("names", ()))
-    request = Request(rid=rid, door=Door(door), peer=peer, line=line, key=key, names=names, **given)
+    body = base64.b64decode(given.pop("body")) if "body" in given else None
+    request = Request(rid=rid, door=Door(door), peer=peer, line=line, key=key, names=names, body=body, **given)
     if outcome is None:
         return Known(request, state, digest, None, bool(answered))
     # One that an earlier version wrote has no time of its end, and is taken to be as old as its request.
@@ -333,6 +256,7 @@ def _asked(request: Request) -> str:
             "names": request.names,
             "forgeable": request.forgeable,
             "context": dict(request.context),
+            **({} if request.body is None else {"body": base64.b64encode(request.body).decode()}),
         }
     )
 
@@ -348,6 +272,7 @@ def _outcome_to_json(outcome: Outcome) -> str:
             "truncated": outcome.truncated,
             "queued_ms": outcome.queued_ms,
             "duration_ms": outcome.duration_ms,
+            "detail": outcome.detail,
         }
     )
 

@@ -6,6 +6,7 @@ and carries with it whatever waited; what is written behind alone is gathered an
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -35,11 +36,17 @@ class UnfitError(StorageError):
 
 @dataclass(slots=True)
 class Job:
-    """Writes that belong together. `future` is None for what is written behind."""
+    """Writes that belong together. `future` is None for what is written behind.
+
+    `gathered`: though somebody waits for it, it goes with what is written behind.
+    """
 
     writes: Sequence[Write]
     future: Future[list[Any]] | None = None
     synced: bool = False
+    gathered: bool = False
+    wipes: bool = False
+    """Behind it the log of changes is emptied into the file, for what was changed or deleted is still in there."""
 
 
 @dataclass(slots=True)
@@ -49,6 +56,8 @@ class Store:
     connection: sqlite3.Connection
     missed: int = 0
     """Jobs written behind that the disk did not take."""
+    lock: int | None = None
+    """A descriptor that goes with the connection."""
     _full: bool = field(default=True)
 
     def apply(self, jobs: Sequence[Job]) -> None:
@@ -59,10 +68,16 @@ class Store:
             self.missed += job.future is None and isinstance(result, Exception)
             if (future := awaited.get(id(job))) is not None:
                 _resolve(future, result)
+        if any(job.wipes for job in jobs):
+            with contextlib.suppress(sqlite3.Error):  # it stays in there until the next time, or a start
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def _transact(self, jobs: Sequence[Job]) -> list[list[Any] | Exception]:
         """When the disk fails, whoever waits is tried alone: a look or a small write need not fail with the rest."""
@@ -134,13 +149,18 @@ class Writer:
         """Jobs written behind that were lost, whichever way."""
         return self.dropped + self.store.missed
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are still taken."""
+        return self._thread.is_alive()
+
     def submit(self, job: Job) -> None:
         """Hand a job over; never blocks. What is written behind is dropped and counted while too much waits."""
         if job.future is None and len(self._jobs) >= BEHIND_MAX:
             self.dropped += 1
             return
         self._jobs.append(job)
-        if job.future is not None:
+        if job.future is not None and not job.gathered:
             self._urgent.set()
         if not self._some.is_set():
             self._some.set()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process killed at any step: what was promised is there at the next start."""
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -13,14 +14,14 @@ from typing import Any
 import pytest
 
 from atrund.atrun.request import Door
-from atrund.ledger import tables
+from atrund.ledger import outbox, tables
 from atrund.ledger.schema import open_file
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from atrund.atrun.request import Door, End, Outcome, Request
-from atrund.ledger import open_ledger, tables
+from atrund.ledger import audit as audits, open_ledger, outbox, tables
 
 folder = Path(sys.argv[1])
 ran = os.open(folder / "ran", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -30,10 +31,10 @@ def say(*words):
     os.read(0, 1)  # until it may go on
 
 def audit(rid, event):
-    return tables.audit(ts="", rid=rid, door="mqtt", peer="", line="AT", event=event)
+    return audits.note(ts="", rid=rid, door="mqtt", peer="", line="AT", event=event)
 
 def post(rid, what, response):
-    return tables.post(response=response, topic="t", payload=f'{{"rid":"{rid}","what":"{what}"}}')
+    return outbox.post(response=response, topic="t", payload=f'{{"rid":"{rid}","what":"{what}"}}')
 
 async def main():
     ledger = open_ledger(folder)
@@ -55,11 +56,12 @@ async def main():
         await end(rid, Outcome(End.OK, final="OK"))
 
     async def drain(last=0):
-        for row in await ledger.ask(tables.outbox_after(0, 100)):
-            say("row", row.seq, row.payload["rid"], row.payload["what"], int(row.response))
+        for row in await ledger.ask(outbox.after(0)):
+            payload = json.loads(row.payload)
+            say("row", row.seq, payload["rid"], payload["what"], int(row.response))
             if row.response:
-                await durable(row.payload["rid"], "answered", tables.mark_answered(row.payload["rid"]))
-            ledger.behind(tables.posted((row.seq,)))
+                await durable(payload["rid"], "answered", tables.mark_answered(payload["rid"]))
+            ledger.behind(outbox.posted((row.seq,)))
 
     for known in await ledger.ask(tables.unfinished(Door.MQTT)):
         rid = known.request.rid
@@ -149,7 +151,8 @@ def check(db: sqlite3.Connection, told: Told) -> None:
     steps: dict[str, list[str]] = {}
     for rid, event in db.execute("SELECT rid, event FROM audit WHERE event <> 'came' ORDER BY n"):
         steps.setdefault(rid, []).append(event)
-    posted = {(row.payload["rid"], row.payload["what"]) for row in tables.outbox_after(0, 10_000)(db)}
+    rows = [json.loads(row.payload) for row in outbox.after(0)(db)]
+    posted = {(row["rid"], row["what"]) for row in rows}
     owed = {known.request.rid for known in tables.unfinished(Door.MQTT)(db)}
     for rid in told.begun.keys() | steps.keys():
         state = state_of(db, rid)
@@ -210,12 +213,12 @@ def opened_again(folder: Path, opened: list[sqlite3.Connection]) -> sqlite3.Conn
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from atrund.ledger import StorageError, open_ledger, tables
+from atrund.ledger import StorageError, open_ledger, outbox, tables
 
 async def main():
     ledger = open_ledger(Path(sys.argv[1]))
     await ledger.start()
-    row = tables.post(response=True, topic="t", payload='"' + "x" * 20_000 + '"')
+    row = outbox.post(response=True, topic="t", payload='"' + "x" * 20_000 + '"')
     await ledger.durable(row)
     size, hard = 200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

@@ -13,7 +13,7 @@ import pytest
 
 from atrund import ledger as room
 from atrund.atrun.request import Door, Request
-from atrund.ledger import Ledger, StorageError, open_ledger, tables
+from atrund.ledger import Ledger, StorageError, audit, open_ledger, tables
 from atrund.ledger.schema import open_file
 from atrund.ledger.writer import Write
 from tests.support.virtual import AtOnce
@@ -55,6 +55,20 @@ async def test_what_is_written_behind_is_told_on_the_loop_and_written_at_the_lat
     connection.close()
     with pytest.raises(StorageError, match="closed"):
         await ledger.ask(tables.counts())
+
+
+async def test_a_second_daemon_is_given_none(tmp_path: Path) -> None:
+    """REQ-9: it would take what the first one has on its way for interrupted, and run it again."""
+    first = open_ledger(tmp_path)
+    await first.durable(tables.record(REQUEST, 0.0))
+    second = open_ledger(tmp_path)
+    with pytest.raises(StorageError, match="another atrund has it; each needs a state_dir of its own"):
+        await second.ask(tables.unfinished(Door.SMS))
+    await second.close()
+    await first.close()
+    third = open_ledger(tmp_path)
+    assert [known.request.rid for known in await third.ask(tables.unfinished(Door.SMS))] == ["r1"]
+    await third.close()
 
 
 async def test_a_file_that_cannot_be_used_gives_a_ledger_that_says_why_and_promises_nothing(tmp_path: Path) -> None:
@@ -189,7 +203,7 @@ def noted(disk: AtOnce) -> list[str]:
 
 
 def note(line: str) -> Write:
-    return tables.audit(ts="", rid="", door="mqtt", peer="", line=line, event="")
+    return audit.note(ts="", rid="", door="mqtt", peer="", line=line, event="")
 
 
 @pytest.mark.looptime

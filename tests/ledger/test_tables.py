@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
-from atrund.ledger import tables
+from atrund.ledger import outbox, tables
 from atrund.ledger.schema import open_file
 from atrund.ledger.tables import Known
 
@@ -114,7 +113,7 @@ def test_a_key_is_looked_up_in_its_index(db: sqlite3.Connection) -> None:
 
 
 def test_what_tells_two_contents_apart() -> None:
-    bodies = [replace(ASKED, context={"body": body}) for body in (None, "", "x")]
+    bodies = [replace(ASKED, body=body) for body in (None, b"", b"x")]
     digests = {tables.content_digest(request) for request in (*bodies, replace(ASKED, line="AT"))}
     assert len(digests) == 4
     assert tables.content_digest(replace(ASKED, rid="other", peer="other")) == tables.content_digest(ASKED)
@@ -134,51 +133,6 @@ def test_what_is_unfinished_is_told_oldest_first(db: sqlite3.Connection) -> None
         ("r2", "ended"),
         ("r0", "recorded"),
     ]
-
-
-def test_the_outbox_keeps_order_and_never_uses_a_number_again(db: sqlite3.Connection) -> None:
-    for number in range(3):
-        tables.post(response=number == 1, topic=f"t{number}", payload='{"n": 1}', extra={"correlation": "00"})(db)
-    rows = tables.outbox_after(0, 2)(db)
-    assert [(row.seq, row.topic, row.response) for row in rows] == [(1, "t0", False), (2, "t1", True)]
-    assert (rows[0].payload, rows[0].extra) == ({"n": 1}, {"correlation": "00"})
-    assert [row.seq for row in tables.outbox_after(2, 10)(db)] == [3]
-    assert tables.posted((1, 2, 3))(db) == 3
-    tables.post(response=False, topic="t", payload="{}")(db)
-    assert [row.seq for row in tables.outbox_after(0, 10)(db)] == [4]
-
-
-def test_past_its_cap_the_outbox_drops_the_oldest_of_the_mirror_and_never_an_answer(
-    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "TRIM_EVERY", 10)
-    for number in range(50):
-        tables.post(response=number % 10 == 0, topic=str(number), payload="{}", records=10)(db)
-    kept = tables.outbox_after(0, 100)(db)
-    assert [row.topic for row in kept] == ["0", "10", "20", "30", "40", "45", "46", "47", "48", "49"]
-    assert tables.counts()(db)["dropped"] == 40
-
-
-def test_what_strangers_sent_gives_way_behind_the_mirror_and_before_any_answer(
-    db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever knows the number could fill the disk while the broker is away (MQ-4, MQ-5)."""
-    monkeypatch.setattr(tables, "TRIM_EVERY", 4)
-    for topic, response in (("event/session", False), ("p/n/sms/received", True), ("p/n/at/response", True)):
-        for _ in range(4):
-            tables.post(response=response, topic=topic, payload="{}", records=6)(db)
-    assert [row.seq for row in tables.outbox_after(0, 99)(db)] == [7, 8, 9, 10, 11, 12]
-    for _ in range(40):
-        tables.post(response=True, topic="p/n/sms/received", payload="{}", octets=6 * len("p/n/sms/received{}{}"))(db)
-    assert [row.seq for row in tables.outbox_after(0, 99)(db)] == [9, 10, 11, 12, 51, 52]
-    assert tables.counts()(db)["dropped"] == 46
-
-
-def test_the_audit_keeps_the_newest_rows(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "AUDIT_MAX", 3)
-    for number in range(10):
-        tables.audit(ts="", rid=str(number), door="tcp", peer="", line="AT", event="ok", duration_ms=number)(db)
-    assert [rid for (rid,) in db.execute("SELECT rid FROM audit ORDER BY n")] == ["7", "8", "9"]
 
 
 def test_messages_are_remembered_for_30_days_of_running_and_as_long_as_they_lie_there(db: sqlite3.Connection) -> None:
@@ -220,53 +174,17 @@ def test_texts_are_kept_under_names(db: sqlite3.Connection) -> None:
 def test_counts_are_those_of_the_tables(db: sqlite3.Connection) -> None:
     tables.record(ASKED, 1.0)(db)
     tables.remember_message("k", "other", 1.0)(db)
-    assert tables.counts()(db) == {"requests": 1, "outbox": 0, "audit": 0, "messages": 1, "history": 0, "dropped": 0}
-
-
-def test_the_outbox_is_looked_at_every_so_many_rows_across_restarts(db: sqlite3.Connection) -> None:
-    for number in range(3 * tables.TRIM_EVERY - 1):
-        tables.post(response=False, topic=str(number), payload="{}", records=100)(db)
-    assert tables.counts()(db)["outbox"] == 100 + tables.TRIM_EVERY - 1
-    tables.post(response=False, topic="last", payload="{}", records=100)(db)
-    assert tables.counts()(db)["outbox"] == 100
-    assert tables.counts()(db)["dropped"] == 2 * tables.TRIM_EVERY + tables.TRIM_EVERY - 100
-    assert [row.seq for row in tables.outbox_after(0, 1)(db)] == [3 * tables.TRIM_EVERY - 99]
-
-
-def test_the_outbox_is_kept_to_its_octets_as_well(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Octets of UTF-8, topic and properties among them; an answer counts and stays."""
-    monkeypatch.setattr(tables, "TRIM_EVERY", 4)
-    payload = json.dumps("\u20ac" * 100, ensure_ascii=False)  # 302 octets, and 4 of the rest
-    for response in (True, False, False, False):
-        tables.post(response=response, topic="to", payload=payload, octets=2 * 306)(db)
-    assert [row.seq for row in tables.outbox_after(0, 9)(db)] == [1, 4]
-    for _ in range(4):
-        tables.post(response=True, topic="to", payload=payload, octets=2 * 306)(db)
-    assert [row.seq for row in tables.outbox_after(0, 9)(db)] == [1, 5, 6, 7, 8]
-    assert tables.counts()(db)["dropped"] == 3
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 300)), max_size=60), st.integers(0, 30), st.integers(0, 5000))
-def test_what_the_outbox_keeps_is_all_answers_and_the_newest_of_the_mirror_that_fit(
-    rows: list[tuple[bool, int]], records: int, octets: int
-) -> None:
-    connection = open_file(Path(":memory:"))
-    sizes = []
-    for response, length in rows:
-        payload = json.dumps("x" * length)
-        tables.post(response=response, topic="t", payload=payload)(connection)
-        sizes.append((response, len("t" + payload + "{}")))
-    tables._trim_outbox(connection, records, octets)
-    kept = {row.seq for row in tables.outbox_after(0, 100)(connection)}
-    mirror = [seq for seq, (response, _) in enumerate(sizes, 1) if not response]
-    expected = {seq for seq, (response, _) in enumerate(sizes, 1) if response} | set(mirror)
-    for seq in mirror:
-        if len(expected) <= records and sum(sizes[one - 1][1] for one in expected) <= octets:
-            break
-        expected.remove(seq)
-    assert kept == expected
-    assert tables.counts()(connection)["dropped"] == len(rows) - len(expected)
-    connection.close()
+    outbox.post(response=False, topic="top", payload="{}")(db)
+    assert tables.counts()(db) == {
+        "requests": 1,
+        "outbox": 1,
+        "spool_bytes": 7,
+        "aside": 0,
+        "audit": 0,
+        "messages": 1,
+        "history": 0,
+        "dropped": 0,
+    }
 
 
 def test_a_request_makes_room_for_itself_and_what_is_owed_stays(
@@ -333,12 +251,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.requests: dict[str, list[Any]] = {}
         """rid: key, state, answered"""
         self.outbox: dict[int, str] = {}
+        self.held: dict[int, str] = {}
+        """What is in memory alone."""
         self.highest = 0
         self.db.execute("BEGIN")
         self.committed = self.copied()
 
     def copied(self) -> Any:  # noqa: ANN401 - whatever the model holds
-        return deepcopy((self.requests, self.outbox, self.highest))
+        return deepcopy((self.requests, self.outbox, self.held, self.highest))
 
     @rule(key=st.sampled_from("abc"))
     def record(self, key: str) -> None:
@@ -363,17 +283,19 @@ class LedgerMachine(RuleBasedStateMachine):
             elif known[1] != "ended":
                 known[1] = step
 
-    @rule(topic=st.sampled_from("xyz"))
-    def post(self, topic: str) -> None:
-        tables.post(response=False, topic=topic, payload="{}")(self.db)
-        self.highest += 1
-        self.outbox[self.highest] = topic
+    @rule(topic=st.sampled_from("xyz"), memory=st.booleans())
+    def post(self, topic: str, *, memory: bool) -> None:
+        outbox.post(response=False, topic=topic, payload="{}", memory=memory)(self.db)
+        (row,) = outbox.after(self.highest)(self.db)
+        self.highest = row.seq
+        (self.held if memory else self.outbox)[row.seq] = topic
 
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
-        seqs = data.draw(st.lists(st.integers(1, self.highest + 1), max_size=3, unique=True))
-        gone = tables.posted(seqs)(self.db)
-        assert gone == sum(self.outbox.pop(seq, None) is not None for seq in seqs)
+        there = [0, self.highest + 1, *self.outbox, *self.held]
+        seqs = data.draw(st.lists(st.sampled_from(there), max_size=3, unique=True))
+        gone = outbox.posted(seqs)(self.db)
+        assert gone == sum(rows.pop(seq, None) is not None for rows in (self.outbox, self.held) for seq in seqs)
 
     @rule()
     def commit(self) -> None:
@@ -382,17 +304,25 @@ class LedgerMachine(RuleBasedStateMachine):
         self.db.execute("BEGIN")
 
     @rule()
+    def fail(self) -> None:
+        self.db.execute("ROLLBACK")
+        self.requests, self.outbox, self.held, self.highest = deepcopy(self.committed)
+        self.db.execute("BEGIN")
+
+    @rule()
     def kill(self) -> None:
         self.db.close()
-        self.requests, self.outbox, self.highest = self.committed
+        self.requests, self.outbox, _, self.highest = self.committed
+        self.held = {}
         self.db = open_file(self.path)
         self.db.execute("BEGIN")
         self.committed = self.copied()
 
     @invariant()
     def all_is_as_the_model_says(self) -> None:
-        found = {row.seq: row.topic for row in tables.outbox_after(0, 1000)(self.db)}
-        assert found == self.outbox
+        found = {row.seq: row.topic for row in outbox.after(0)(self.db)}
+        assert found == self.outbox | self.held
+        assert outbox.waiting()(self.db) == {"outbox": len(found), "spool_bytes": 5 * len(found), "aside": 0}
         for rid, (key, state, answered) in self.requests.items():
             known = tables.known_by_key(Door.MQTT, key)(self.db)
             assert (known.request.rid, known.state, known.answered) == (rid, state, answered)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from atrund.ledger import KEEP_RUN, Ledger, StorageError, open_ledger, tables
+from atrund.ledger import KEEP_RUN, Ledger, StorageError, open_ledger, outbox, tables
 from atrund.ledger import writer as writer_module
 from atrund.ledger.schema import open_file
 from atrund.ledger.writer import BATCH_MAX, Job, Store, Write, Writer
@@ -59,6 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     open_file(tmp_path / "ledger.db").close()
     connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None, check_same_thread=False, factory=Disk)
     connection.execute("PRAGMA synchronous=FULL")
+    outbox.prepare(connection)
     yield connection
     connection.close()
 
@@ -214,6 +215,52 @@ def test_what_is_written_behind_alone_is_gathered(writer: Writer, disk: Disk, mo
     assert len(disk.commits) == 2
 
 
+def test_what_may_be_gathered_is_though_somebody_waits(
+    writer: Writer, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "GATHER", WAIT)
+    future: Future[list[Any]] = Future()
+    writer.submit(Job((put("a"),), future, gathered=True))
+    writer.submit(Job((put("b"),)))
+    job, urgent = awaited(put("c"), synced=True)
+    writer.submit(job)
+    assert urgent.result(WAIT) == future.result(WAIT) == [1]
+    assert (disk.commits, names(disk)) == ([2], ["a", "b", "c"])
+
+
+async def test_mirror_rows_alone_are_written_together_and_a_request_takes_them_along(tmp_path: Path) -> None:
+    """MQ-4: rows of five commands in one transaction, and in the one of a request that comes meanwhile."""
+    open_file(tmp_path / "ledger.db").close()
+    connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None, check_same_thread=False, factory=Disk)
+    outbox.prepare(connection)
+    batches: list[int] = []
+
+    class Seen(Store):
+        def apply(self, jobs: Any) -> None:  # noqa: ANN401 - the store's own
+            batches.append(len(jobs))
+            super().apply(jobs)
+
+    writer = Writer(Seen(connection))
+    connection.free.clear()
+    connection.reached.clear()
+    ledger = Ledger(writer)
+    first = asyncio.ensure_future(ledger.ask(names))
+    await asyncio.sleep(0)
+    assert connection.reached.wait(WAIT)
+    for _ in range(5):
+        ledger.behind(outbox.post(response=False, topic="event/command", payload="{}"))
+        ledger.behind(outbox.post(response=False, topic="event/response", payload="{}"))
+    request = asyncio.ensure_future(ledger.durable(outbox.post(response=True, topic="at/response", payload="{}")))
+    await asyncio.sleep(0)
+    connection.free.set()
+    await first
+    await request
+    assert batches == [1, 11]
+    assert connection.commits == [1, 2]
+    assert connection.execute("SELECT group_concat(response, '') FROM outbox").fetchone() == ("0" * 10 + "1",)
+    await ledger.close()
+
+
 def test_what_is_written_behind_alone_is_written_soon(writer: Writer, disk: Disk) -> None:
     disk.reached.clear()
     writer.submit(Job((put("a"),)))
@@ -342,11 +389,11 @@ async def test_whoever_drains_is_told_of_each_write_once_it_can_be_seen(store: S
     ledger.on_posted = told.set
     for write in (ledger.durable, ledger.behind):
         told.clear()
-        if (waiting := write(tables.post(response=False, topic="t", payload="{}"))) is not None:
+        if (waiting := write(outbox.post(response=False, topic="t", payload="{}"))) is not None:
             await waiting
         async with asyncio.timeout(WAIT):
             await told.wait()
-    assert [row.seq for row in await ledger.ask(tables.outbox_after(0, 10))] == [1, 2]
+    assert [row.seq for row in await ledger.ask(outbox.after(0))] == [1, 2]
     await ledger.close()
 
 
@@ -435,7 +482,7 @@ async def test_a_disk_that_runs_full_refuses_and_is_used_again_when_there_is_roo
         await ledger.start()
         await ledger.durable(put("a"))
         filler = fill(disk)
-        row = tables.post(response=False, topic="t", payload=f'"{"x" * 40_000}"')
+        row = outbox.post(response=False, topic="t", payload=f'"{"x" * 40_000}"')
         refused = 0
         for _ in range(30):  # the WAL has some room of its own
             try:
