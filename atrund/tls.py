@@ -65,6 +65,13 @@ def client_context(files: Files) -> "ssl.SSLContext":
     return _with_files(context, files)
 
 
+def check(files: Files) -> None:
+    """Read the files as a connection would, but for the system's authorities. Raises `FileError`."""
+    import ssl  # noqa: PLC0415 - as above
+
+    _with_files(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), files)
+
+
 def expiry_of(path: Path) -> datetime:
     """Return until when the first certificate of a PEM file is good. Raises `OSError`, and `ValueError` as `expiry`."""
     with path.open("r", encoding="latin-1") as file:

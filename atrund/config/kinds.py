@@ -351,6 +351,11 @@ def sim_pin(content: str) -> str | None:
     return None if fits else "a PIN of 4 to 8 digits"
 
 
+def mqtt_user(content: str) -> str | None:
+    """A user name for the broker."""
+    return None if re.fullmatch(r"[^\x00-\x1f\x7f]{1,256}", content) else "1 to 256 characters on one line"
+
+
 def mqtt_password(content: str) -> str | None:
     """Anything, but not nothing."""
     return None if content else "a password that is not empty"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configuration says of the TCP door's certificates (TCP-13): the options' readers, and what of them is wrong.
+"""What the configuration says of certificates: the options' readers for the TCP door (TCP-13), and what is wrong.
 
 Rules of this file: files are read by those whose options name them, while the configuration is read, and not later.
 """
@@ -15,6 +15,7 @@ from atrund.config.kinds import public_file
 from atrund.config.reader import Mistake, Place
 
 if TYPE_CHECKING:
+    from atrund.config.mqtt import Mqtt
     from atrund.config.values import Tcp, TcpClientTls, TcpTls
     from atrund.tls import Files
 
@@ -71,12 +72,28 @@ def warnings(tcp: "Tcp") -> Iterator[str]:
     """What is doubtful about the certificates."""
     for section, tls in (("tcp.tls", tcp.tls), ("tcp.client.tls", tcp.client.tls)):
         if tls.enabled and tls.certificate is not None:
-            until = tls.certificate.good_until
-            left = until.timestamp() - time.time()
-            if left <= 0:
-                yield f"{section}.certificate: has expired on {until:%Y-%m-%d}, so nobody who looks will take it"
-            elif left <= SOON.total_seconds():
-                yield f"{section}.certificate: expires on {until:%Y-%m-%d}"
+            yield from _expires(f"{section}.certificate", tls.certificate.good_until)
+
+
+def broker_warnings(mqtt: "Mqtt") -> Iterator[str]:
+    """What is doubtful about files that are read anew for each connection, and may be others by then."""
+    from atrund.tls import FileError, Files, check, expiry_of  # noqa: PLC0415 - few speak TLS
+
+    options = {"certificate": "mqtt.cert_file", "key": "mqtt.key_file", "ca": "mqtt.ca_file"}
+    try:
+        check(Files(mqtt.cert_file, mqtt.key_file, mqtt.ca_file))
+        if mqtt.cert_file is not None:
+            yield from _expires(options["certificate"], expiry_of(mqtt.cert_file))
+    except FileError as error:
+        yield f"{options[error.option]}: {error.wrong}, so no connection can be made"
+
+
+def _expires(option: str, until: datetime) -> Iterator[str]:
+    left = until.timestamp() - time.time()
+    if left <= 0:
+        yield f"{option}: has expired on {until:%Y-%m-%d}, so nobody who looks will take it"
+    elif left <= SOON.total_seconds():
+        yield f"{option}: expires on {until:%Y-%m-%d}"
 
 
 def _mistakes(section: str, tls: T, authority: str, read: Callable[[T], object]) -> Iterator[Mistake]:

@@ -110,7 +110,7 @@ class Greeter:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                log.error("tcp door takes no connection for a moment", detail=error.strerror)  # noqa: TRY400 - said whole
+                log.warning("tcp door takes no connection for a moment", detail=error.strerror)
                 for one in self._listeners:
                     loop.remove_reader(one)
                 self._again = loop.call_later(AGAIN, self._accept_again)
