@@ -174,7 +174,7 @@ class Own:
 
 def abilities_of(request: Request) -> Abilities:
     """Return what the request's door can do: one whose asker can answer prompts carries data for them."""
-    return _INTERACTIVE if request.interactive else ABILITIES
+    return _INTERACTIVE if request.answers_prompts else ABILITIES
 
 
 def asker_of(request: Request) -> Asker:

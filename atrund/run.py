@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from atrund.at.exchange import Prompted
+from atrund.at.exchange import CTRL_Z, ESC, Prompted
 from atrund.at.feed import Feed, Taken
 from atrund.at.reader import Line
 from atrund.atrun.request import Life, Outcome, Reason, Request, State
@@ -28,6 +28,8 @@ class Run:
 
     def __init__(self, request: Request, also: Also | None, refused: Outcome | None = None) -> None:
         loop = asyncio.get_running_loop()
+        self.begun = loop.time()
+        """When it was put on its way, on the loop's clock."""
         self.request = request
         self.also = also
         self.refused = refused
@@ -36,10 +38,12 @@ class Run:
         """Set when the ledger had the request already: it is not run again, `outcome` is the recorded one or None."""
         self.owed: asyncio.Future[None] | None = None
         """Set when the disk refused the outcome: resolves once it is recorded all the same."""
+        self.is_written = True
+        """False when the disk refused the outcome of one that was never recorded: nothing of it may be there."""
         self.accepted: asyncio.Future[bool] = loop.create_future()
         """Resolves once the request is recorded or refused, so that its transport may be told; False when refused."""
         self.outcome: asyncio.Future[Outcome | None] = loop.create_future()
-        self.feed = Feed(self._ask, self._tell_of_room) if request.interactive else None
+        self.feed = Feed(self._ask, self._tell_of_room) if request.answers_prompts else None
         """Where what is typed at a prompt goes, if its door can carry that (REQ-6)."""
         self._stream: asyncio.Queue[Line | Prompted | None] = asyncio.Queue()
         self._backlog = 0
@@ -49,6 +53,7 @@ class Run:
         self._begun = False
         self._given_up = False
         self._reason: Reason | None = None
+        self._body = request.body
 
     async def lines(self) -> AsyncIterator[Line]:
         """Yield the answer's lines as they come; ends with the outcome. There is no prompt where none can be shown."""
@@ -90,6 +95,11 @@ class Run:
             asyncio.get_running_loop().call_soon(self._tell_of_more)
 
     @property
+    def unasked(self) -> str:
+        """Say to a person, at its end, that the module never got the body that came with it; "" otherwise."""
+        return "" if self._body is None else "the module did not ask for the body"
+
+    @property
     def awaits_data(self) -> bool:
         """Whether what is typed now is data for a prompt."""
         return self.feed is not None and self.feed.is_open
@@ -109,8 +119,20 @@ class Run:
         return Taken(rest=typed) if self.feed is None else self.feed.give(typed)
 
     def _ask(self, prompt: Prompted) -> None:
-        if not self.is_behind:  # an asker who reads so slowly gives nothing either
+        if self.request.body is not None:
+            self._give_body(prompt)
+        elif not self.is_behind:  # an asker who reads so slowly gives nothing either
             self.put(prompt)
+
+    def _give_body(self, prompt: Prompted) -> None:
+        """Answer the line's prompt with its body; a text prompt behind that one, which nobody expected, is given up."""
+        if prompt.again:
+            return
+        body, self._body = self._body, None
+        if prompt.count is None:
+            self.give(ESC if body is None else body + CTRL_Z)
+        elif body is not None:
+            self.give(body)
 
     def _tell_of_room(self) -> None:
         if self._on_more is not None:

@@ -7,7 +7,7 @@ before anything that is written behind; what must be on disk first is awaited. W
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,10 +38,16 @@ if TYPE_CHECKING:  # for the annotation alone
 
 log = structlog.get_logger()
 
+SLOW: Final = 30.0
+"""Seconds after which it is said where a request is: few take so long, and each is said once."""
 RESUME_LOOKS: Final = 600
 RESUME_PAUSE: Final = 1.0
 """Looks for the port, and seconds between two, by one found after a restart: a module takes a minute to be there, and
 what waited for 10 min in vain is refused as in any queue (REQ-3)."""
+
+
+async def nothing_comes() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Ways:
     """To whom the ports are lent, "" while they are not."""
     mapped: Callable[[int], Callable[[], Channel | None] | None] = lambda _instance: None
     """What gives the port that an instance is mapped to; None for one that is mapped to none."""
+    arrive: Callable[[], Awaitable[None]] = nothing_comes
+    """Waits while the module is set up for the first time."""
     recorder: "Callable[[], Recorder | None]" = lambda: None
     """The SMS door's part in others' SMS commands, while it is on."""
 
@@ -91,6 +99,9 @@ class Walk:
     async def to_the_end(self, event: Event | None) -> None:
         """Walk until ENDED. A cancellation is an event like any other; once ENDED, it changes nothing any more."""
         self._run._begun = True  # noqa: SLF001 - a run is the other half of this class
+        if self._resumed:
+            self._say("command found after a restart")
+        slow = asyncio.get_running_loop().call_later(SLOW, self._say, "command not done yet")
         try:
             following: Event | None = self._judge(event)
             while following is not None:
@@ -102,6 +113,7 @@ class Walk:
                         if self._run.life.state is not State.ENDED:
                             following = self._cancelled()
         finally:
+            slow.cancel()
             await self._holding.aclose()  # whatever went wrong, the port is not kept
             self._finish()
 
@@ -131,7 +143,7 @@ class Walk:
         if self._run.life.state is State.SENT:
             return Event.FOUND_AFTER_RESTART
         if self._run._given_up:  # noqa: SLF001 - as above
-            self._outcome = Outcome(End.CANCELLED, self._run._reason)  # noqa: SLF001 - as above
+            self._outcome = Outcome(End.CANCELLED, self._run._reason, detail=_TAKEN_BACK)  # noqa: SLF001 - as above
             return Event.REFUSED
         if self._run.refused is not None:
             self._outcome = self._run.refused
@@ -177,6 +189,9 @@ class Walk:
         if not needs_turn(self._commands, self._ways.own):
             return Event.TURN
         channel = await self._port_after_restart() if self._resumed else self._channel()
+        if channel is None:
+            await self._ways.arrive()
+            channel = self._channel()
         if channel is None:
             others = self._ways.idlest() is not None  # not silently another one than was asked for
             what = f"the port of instance {self._request.instance}" if others else "the module"
@@ -246,9 +261,9 @@ class Walk:
         if self._turn is not None and ending.reason is None:
             with contextlib.suppress(asyncio.CancelledError):  # the command is done, whoever waits for its late line
                 await self._turn.late(self._sent + self._request.timeout - asyncio.get_running_loop().time())
-        end = End.OK if ending.ok else End.ERROR
+        end, detail = (End.OK, self._run.unasked) if ending.ok else (End.ERROR, "")
         final = None if ending.of_door else ending.final
-        self._outcome = self._of_module(Outcome(end, ending.reason, final=final, detail=ending.detail))
+        self._outcome = self._of_module(Outcome(end, ending.reason, final=final, detail=ending.detail or detail))
         return Event.FINAL
 
     async def _run_line(self) -> Ending:
@@ -283,8 +298,10 @@ class Walk:
 
     def _cancelled(self) -> Event:
         reason = self._run._reason  # noqa: SLF001 - as above
-        outcome = Outcome(End.CANCELLED, reason)
-        self._outcome = self._of_module(outcome) if self._run.life.state is State.SENT else outcome
+        if self._run.life.state is State.SENT:
+            self._outcome = self._of_module(Outcome(End.CANCELLED, reason, detail=_GIVEN_UP))
+        else:
+            self._outcome = Outcome(End.CANCELLED, reason, detail=_TAKEN_BACK)
         return Event.CANCELLED
 
     def _of_module(self, outcome: Outcome) -> Outcome:
@@ -322,6 +339,8 @@ class Walk:
             rows.append(tables.mark_answered(request.rid))
         if not self._may_be_recorded:
             rows = [_record_with(request, self._ways.ledger.run, rows)]
+        if request.body is not None or mask_line(request.line) != request.line:
+            self._ways.ledger.wipe()
         try:
             (first, *_) = await asyncio.shield(self._ways.ledger.durable(*rows))
         except StorageError as error:
@@ -329,6 +348,7 @@ class Walk:
             if self._was_accepted:  # the disk has it as one that may run, and its asker has not heard otherwise yet
                 self._run.owed = self._ways.ledger.owe(*rows)
             else:
+                self._run.is_written = False
                 self._ways.ledger.behind(*rows)
         else:
             self._run.known = None if self._may_be_recorded else first
@@ -339,12 +359,21 @@ class Walk:
             self._run.outcome.set_result(self._run.known.outcome if self._run.known else self._outcome)
             self._run.put(None)
 
+    def _say(self, what: str) -> None:
+        """Log where it is, for those that take long or went through a restart."""
+        request, shown = self._request, _shown(self._commands)
+        state = self._run.life.state.value
+        log.info(what, id=request.rid, door=request.door.value, peer=request.peer, names=shown or None, state=state)
+
     def _finish(self) -> None:
         """End the run for its asker, whichever way the walk went."""
         if not self._run.accepted.done():
             self._run.accepted.set_result(False)
         self._tell()
 
+
+_TAKEN_BACK: Final = "taken back before it was sent"
+_GIVEN_UP: Final = "given up while it ran; whether it was carried out is unknown"
 
 _SHOWN_MAX: Final = 5
 _NAME_MAX: Final = 24

@@ -78,7 +78,8 @@ class Request:
     none. `context` is what the door needs to answer after a restart. `reply`: whether the asker wants an answer.
     `expires`: the second of the daemon's running (REQ-11) after which it must not be sent any more. `names`: what else
     the asker is known by (login, MQTT `<who>`); `forgeable`: all these may be another's, as a simple SMS's sender.
-    `interactive`: its door shows prompts and gives what they ask for (REQ-6).
+    `interactive`: its door shows prompts and gives what they ask for (REQ-6). `body` is what came with it to be given
+    at the one prompt of its line.
     """
 
     rid: str
@@ -95,6 +96,12 @@ class Request:
     forgeable: bool = False
     interactive: bool = False
     context: Mapping[str, str | int | None] = field(default_factory=dict)
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def answers_prompts(self) -> bool:
+        """Whether a prompt can be answered, by its asker or with its body."""
+        return self.interactive or self.body is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,6 +232,11 @@ def mask_numbers(text: str) -> str:
         text = f"{head}: {_with_places_masked(values.strip(), places)}"
     elif text[:3].upper().lstrip("H")[:2] == "AT":
         text = _numbers_of_line(text)
+    return mask_prose(text)
+
+
+def mask_prose(text: str) -> str:
+    """A sentence with the telephone numbers in it masked: what begins with `+`."""
     return _NUMBER.sub(lambda found: mask_number(found[0]), text)
 
 

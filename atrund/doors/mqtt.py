@@ -6,52 +6,36 @@ answered from the record and never run again.
 """
 
 import asyncio
-import uuid
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from atrund.at.syntax import LINE_MAX
-from atrund.atrun.ask import Ask, AskRefused, parse_ask
 from atrund.atrun.request import Door, End, Outcome, Reason, Request, State
 from atrund.broker import Broker, Incoming
 from atrund.clock import Clock
+from atrund.doors.asking import OWN_LEVELS, Cancel, Judge, MqttRules, extra_of, rejected, who_asks
 from atrund.ledger import Ledger, StorageError, tables
 from atrund.ledger.tables import Known
 from atrund.ledger.writer import Write
 from atrund.mirror import Mirror
+from atrund.records import properties
 from atrund.run import Run
 from atrund.runner import Runner
 
+__all__ = ["OWN_LEVELS", "SUBSCRIPTIONS", "MqttDoor", "MqttRules"]
+
 log = structlog.get_logger()
 
-SUBSCRIPTIONS: Final = ("at/request", "at/request/+")
+SUBSCRIPTIONS: Final = ("at/request", "at/request/+", "at/cancel", "at/cancel/+")
 PENDING_MAX: Final = 200
 """Requests that wait to be recorded at once, past which those with QoS 0 are dropped."""
 UNFINISHED_MAX: Final = 200
 """Requests on their way, past which one that waits for no turn is acknowledged when it has ended, not before."""
 TAKE_UP_AGAIN: Final = 10.0
 """Seconds until a ledger that could not be read is looked at again."""
-LINE_KEPT: Final = 2 * LINE_MAX
-"""Characters that are kept of a line, which is too long then all the same."""
-CORRELATION_MAX: Final = 256
-"""Octets of Correlation Data, which are kept with the request: a hash or some uuids, and their names."""
-REPLY_TO_MAX: Final = 200
-"""Characters of a Response Topic. A broker may drop the connection over a longer one, mosquitto over one of more than
-200 levels, and the answer would come again on the next."""
-OWN_LEVELS: Final = frozenset({"status", "info", "module", "at", "event", "urc", "sms", "metrics"})
-"""What stands below the node's prefix by contract: an answer there would let its asker speak in the daemon's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class MqttRules:
-    """What the door goes by. `reply_prefixes` end with `/`; the node's own prefix is always among the allowed."""
-
-    remote_at: bool
-    run_queued: bool
-    reply_prefixes: tuple[str, ...]
 
 
 class MqttDoor:
@@ -67,7 +51,9 @@ class MqttDoor:
         self._runner = runner
         self._ledger = ledger
         self._mirror = mirror
-        self._clock = clock
+        self._judge = Judge(clock=clock, base=mirror.base, run=lambda: ledger.run)
+        self._runs: dict[str, Run] = {}
+        """What is on its way, by its own id."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking_up = asyncio.Lock()
         self._taken_up = False
@@ -85,9 +71,10 @@ class MqttDoor:
         was_full, self._full = self._full, len(self._tasks) >= PENDING_MAX
         if self._full and message.qos == 0:
             if not was_full:  # once, however many there are
-                log.warning("requests dropped: too many with QoS 0 at once", peer=_who(message.topic))
+                log.warning("requests dropped: too many with QoS 0 at once", peer=who_asks(message.topic))
             return
-        self._spawn(self._serve(message))
+        is_cancel = message.topic.removeprefix(self._mirror.base).startswith("at/cancel")
+        self._spawn(self._serve(message, self._take_back if is_cancel else self._take))
 
     async def _is_taken_up(self) -> bool:
         """Go on with what a restart interrupted unless that was done; returns whether it is done.
@@ -104,7 +91,7 @@ class MqttDoor:
             self._taken_up = True
             for known in unfinished:
                 if known.outcome is None:
-                    self._runner.resume(known, self._answer)
+                    self._watch(self._runner.resume(known, self._answer))
         return True
 
     async def _take_up_later(self) -> None:
@@ -118,31 +105,31 @@ class MqttDoor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, message: Incoming) -> None:
+    async def _serve(self, message: Incoming, serve: Callable[[Incoming], Coroutine[None, None, None]]) -> None:
         try:
-            await self._take(message)
+            await serve(message)
         except Exception:
             # Acknowledged all the same: it would come again for ever, and hold a place that others need.
-            log.exception("request not served", peer=_who(message.topic))
+            log.exception("request not served", peer=who_asks(message.topic))
         message.ack()
 
     async def _take(self, message: Incoming) -> None:
-        request, refused = self._judge(message)
+        request, refused = self._judge.request(message, self.rules, closed=self.is_closed())
         if not await self._is_taken_up():
-            refused = _rejected(Reason.STORAGE, "the ledger cannot be read")
+            refused = rejected(Reason.STORAGE, "the ledger cannot be read")
             self._ledger.behind(*self._mirror.ended(request, refused, was_accepted=False))
             self._say_unrecorded(request, refused)
             return
         if refused is not None and (known := await self._recorded(request)) is not None:
             self._answer_again(request, known)
             return
-        run = self._runner.start(request, self._answer, refused)
+        run = self._watch(self._runner.start(request, self._answer, refused))
         accepted = await asyncio.shield(run.accepted)
         if run.known is not None:
             self._answer_again(request, run.known)
         elif not accepted:
             outcome = await asyncio.shield(run.outcome)
-            if outcome is not None and (outcome.reason is Reason.STORAGE or self._ledger.failure):
+            if outcome is not None and (outcome.reason is Reason.STORAGE or not run.is_written):
                 self._say_unrecorded(request, outcome)
         elif self._is_one_too_many(run):
             await asyncio.shield(run.outcome)
@@ -162,106 +149,105 @@ class MqttDoor:
             return None
         return known if known is not None and known.digest == tables.content_digest(request) else None
 
-    def _judge(self, message: Incoming) -> tuple[Request, Outcome | None]:
-        """Return the request that a message is, and why it is not run, if so."""
-        ask, refused = self._read(message)
-        given = message.correlation or b""
-        if len(given) > CORRELATION_MAX:
-            refused = refused or _rejected(Reason.BAD_REQUEST, f"Correlation Data: at most {CORRELATION_MAX} octets")
-            given = b""
-        correlation = given.hex() or None
-        who = _who(message.topic)
-        own = correlation or ask.id
-        expires = None
-        if refused is None:
-            expires, refused = self._expiry(message, ask)
-        rid = uuid.uuid4().hex
-        request = Request(
-            rid=rid,
-            door=Door.MQTT,
-            peer=who,
-            names=(who,),
-            line=ask.cmd[:LINE_KEPT],
-            timeout=ask.timeout,
-            reply=ask.reply,
-            key=f"{who}\0{own}" if own and not message.retained else "",
-            expires=expires,
-            context={"id": ask.id or _text(given) or rid, "correlation": correlation, "reply_to": None},
-        )
-        reply_to = message.response_topic or ask.reply_to
-        if reply_to is not None and refused is None:
-            if self._may_reply(reply_to):
-                request = replace(request, context={**request.context, "reply_to": reply_to})
-            else:
-                refused = _rejected(Reason.BAD_REQUEST, f"{reply_to[:80]!r} lies outside the allowed reply prefixes")
-        if refused is None and own is None and message.duplicate:
-            refused = _rejected(Reason.DUPLICATE, "delivered again, with nothing to know it by")
-        return request, refused
+    def _watch(self, run: Run) -> Run:
+        """Know a request while it is on its way, so that it can be taken back."""
+        self._runs[run.request.rid] = run
+        run.outcome.add_done_callback(lambda _: self._runs.pop(run.request.rid, None))
+        return run
 
-    def _read(self, message: Incoming) -> tuple[Ask, Outcome | None]:
+    async def _take_back(self, message: Incoming) -> None:
+        """Take back what waits, give up what runs; it is acknowledged when that is recorded.
+
+        A cancellation right behind its request finds it, for what comes in is begun in the order in which it came.
+        """
+        cancel, refused = self._judge.cancel(message, self.rules)
+        if not await self._is_taken_up():
+            self._say_unrecorded(cancel.asked, rejected(Reason.STORAGE, "the ledger cannot be read"))
+            return
+        if refused is not None:
+            self._refuse_cancel(cancel, refused)
+            return
+        if not await self._give_up(cancel):
+            await self._answer_late_cancel(cancel)
+
+    async def _give_up(self, cancel: Cancel) -> bool:
+        """Give up what is on its way and meant, and return whether there was any."""
+        runs = [run for run in self._runs.values() if cancel.means(run.request)]
+        for run in runs:
+            # One that is being recorded may turn out to be known already, and then the outcome is not its own. Told as
+            # soon as it is recorded, it ends before it is sent, for that is recorded too.
+            run.accepted.add_done_callback(functools.partial(_give_up, run))
+        if runs:
+            await asyncio.wait([run.outcome for run in runs])
+        taken = [run for run in runs if run.known is None]
+        for run in taken:
+            outcome = run.outcome.result()
+            state = End.CANCELLED.value if outcome is None else outcome.end.value
+            self._ledger.behind(
+                *self._mirror.session(Door.MQTT, cancel.asked.peer, "cancel", rid=run.request.rid),
+                *self._answer_cancel(cancel, run.request, outcome, state),
+            )
+        return bool(taken)
+
+    async def _answer_late_cancel(self, cancel: Cancel) -> None:
+        """Answer a cancellation of what has ended already with its outcome, or say that there is no such request."""
         try:
-            ask = parse_ask(message.payload)
-        except AskRefused as error:
-            return Ask(cmd="", id=error.id), _rejected(error.reason, error.detail)
-        if message.retained:
-            return ask, _rejected(Reason.RETAINED, "a retained request would run again at each connection")
-        if self.is_closed():
-            return ask, _rejected(Reason.POLICY, "the mqtt door is closed by an operator of the device")
-        if not self.rules.remote_at:
-            return ask, _rejected(Reason.POLICY, "mqtt.remote_at is off")
-        return ask, None
+            known: Known | None = await self._ledger.ask(_known_to(cancel))
+        except StorageError:
+            self._say_unrecorded(cancel.asked, rejected(Reason.STORAGE, "the ledger cannot be read"))
+            return
+        if (known is None or known.outcome is None) and await self._give_up(cancel):
+            return  # it came while it was looked for
+        if known is None:
+            self._refuse_cancel(cancel, rejected(Reason.BAD_REQUEST, "id: no request of this asker is known by it"))
+            return
+        first = replace(known.request, context={**known.request.context, "reply_to": None})
+        self._ledger.behind(
+            *self._mirror.session(Door.MQTT, cancel.asked.peer, "cancel", rid=first.rid),
+            *self._response(first, known.outcome, _state(known)),
+            *self._answer_cancel(cancel, first, known.outcome, _state(known)),
+        )
 
-    def _expiry(self, message: Incoming, ask: Ask) -> tuple[float | None, Outcome | None]:
-        """Return until when it may run, in seconds of running, and a refusal if that is past or can't be known."""
-        left = None if message.expiry is None else float(message.expiry)
-        if ask.expires is not None:
-            if not self._clock.known():
-                return None, _rejected(Reason.CLOCK_UNSET, "expires cannot be judged while the clock is not set")
-            span = (ask.expires - self._clock.now()).total_seconds()
-            left = span if left is None else min(left, span)
-        if left is None:
-            if message.queued and not self.rules.run_queued:
-                return None, Outcome(End.EXPIRED, Reason.EXPIRED, detail="it waited at the broker, without an expiry")
-            return None, None
-        if left <= 0:
-            return None, Outcome(End.EXPIRED, Reason.EXPIRED, detail="expired before it came")
-        return self._ledger.run + left, None
+    def _refuse_cancel(self, cancel: Cancel, refused: Outcome) -> None:
+        reason = None if refused.reason is None else refused.reason.value
+        self._ledger.behind(
+            *self._mirror.session(Door.MQTT, cancel.asked.peer, "cancel refused", reason),
+            *self._response(cancel.asked, refused, refused.end.value),
+        )
 
-    def _may_reply(self, topic: str) -> bool:
-        if len(topic) > REPLY_TO_MAX or not topic.isprintable() or set(topic) & set("+#"):
-            return False
-        below = topic.removeprefix(self._mirror.base)
-        if below != topic:
-            return below.partition("/")[0] not in OWN_LEVELS or below.startswith("at/response/")
-        return topic.startswith(self.rules.reply_prefixes)
+    def _answer_cancel(self, cancel: Cancel, request: Request, outcome: Outcome | None, state: str) -> list[Write]:
+        """Rows of a request's outcome for whoever cancelled it and named a topic for that."""
+        if (reply_to := cancel.asked.context["reply_to"]) is None:
+            return []
+        payload = self._mirror.response(request, outcome, state=state, correlation=str(request.context["id"]))
+        return self._mirror.post_to(str(reply_to), payload, extra=extra_of(cancel.asked))
 
     def _answer(self, request: Request, outcome: Outcome) -> list[Write]:
-        """Rows of the answer, written with the outcome itself."""
+        """Rows of the answer, written with the outcome itself; none for what is said past the outbox."""
+        if outcome.reason is Reason.STORAGE and not self._runs[request.rid].accepted.done():
+            return []
         return [*self._response(request, outcome, outcome.end.value), tables.mark_answered(request.rid)]
 
     def _response(self, request: Request, outcome: Outcome | None, state: str) -> list[Write]:
         if not request.reply:
             return []
         payload = self._mirror.response(request, outcome, state=state, correlation=str(request.context["id"]))
-        rows = self._mirror.post("at/response", payload, response=True, extra=_extra(request))
+        rows = self._mirror.post("at/response", payload, response=True, extra=extra_of(request))
         if (reply_to := request.context.get("reply_to")) is not None:
-            rows += self._mirror.post_to(str(reply_to), payload, extra=_extra(request))
+            rows += self._mirror.post_to(str(reply_to), payload, extra=extra_of(request))
         return rows
 
     def _answer_again(self, request: Request, known: Known) -> None:
         """Answer what came again from the record, or say that its key stands for something else."""
         if known.digest != tables.content_digest(request):
-            refused = _rejected(Reason.DUPLICATE, "the same id with another command")
+            refused = rejected(Reason.DUPLICATE, "the same id with another command or body")
             self._ledger.behind(
                 *self._mirror.ended(request, refused, was_accepted=False),
                 *self._response(request, refused, End.REJECTED.value),
             )
             return
         first = replace(known.request, context={**known.request.context, "reply_to": request.context["reply_to"]})
-        if known.outcome is not None:
-            state = known.outcome.end.value
-        else:
-            state = "running" if known.state == tables.SENT else "accepted"
+        state = _state(known)
         log.info("request came again", id=first.rid, door=Door.MQTT.value, peer=first.peer, state=state)
         self._ledger.behind(*self._response(first, known.outcome, state))
 
@@ -274,25 +260,23 @@ class MqttDoor:
         )
         for topic in (self._mirror.base + "at/response", request.context["reply_to"]):
             if topic is not None:
-                self.broker.publish(str(topic), payload, _extra(request))
+                self.broker.publish(str(topic), payload, properties(payload) | dict(extra_of(request)))
 
 
-def _rejected(reason: Reason, detail: str) -> Outcome:
-    return Outcome(End.REJECTED, reason, detail=detail)
+def _give_up(run: Run, _accepted: "asyncio.Future[bool]") -> None:
+    run.give_up()
 
 
-def _who(topic: str) -> str:
-    """Return the asker that the broker vouches for by the topic's last level."""
-    _, _, who = topic.partition("/at/request/")
-    return who or "unknown"
+def _known_to(cancel: Cancel) -> Write:
+    """Return the recorded request that is meant, or None."""
+    looks = [tables.known_by_key(Door.MQTT, key) for key in sorted(cancel.keys)]
+    if cancel.id is not None:
+        looks.append(tables.known_by_rid(Door.MQTT, cancel.asked.peer, cancel.id))
+    return lambda db: next((known for look in looks if (known := look(db)) is not None), None)
 
 
-def _extra(request: Request) -> Mapping[str, str]:
-    correlation = request.context.get("correlation")
-    return {"correlation": str(correlation)} if correlation else {}
-
-
-def _text(correlation: bytes) -> str:
-    """Return Correlation Data as text where it is, else in hexadecimal, for the payload's `id`."""
-    text = correlation.decode("ascii", "replace")
-    return text if text.isascii() and text.isprintable() else correlation.hex()
+def _state(known: Known) -> str:
+    """Return the present state of a recorded request, as the contract has it."""
+    if known.outcome is not None:
+        return known.outcome.end.value
+    return "running" if known.state == tables.SENT else "accepted"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A request as it comes over MQTT: what is taken, and every way in which it is refused."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrund.atrun.ask import ID_MAX, PAYLOAD_MAX, Ask, AskRefused, parse_ask
+from atrund.atrun.ask import BODY_MAX, ID_MAX, PAYLOAD_MAX, Ask, AskRefused, parse_ask, parse_cancel
 from atrund.atrun.request import Reason
 
 
@@ -63,6 +64,14 @@ def test_defaults_and_null_are_the_same() -> None:
         ("timeout_ms", 3_600_000, "timeout", 3600.0),
         ("reply", False, "reply", False),
         ("reply_to", "site/answers", "reply_to", "site/answers"),
+        ("instance", 1, "instance", 1),
+        ("instance", 3, "instance", 3),
+        ("body", "", "body", b""),
+        ("body", "\u20ac 5", "body", b"\xe2\x82\xac 5"),
+        ("body", "x" * BODY_MAX, "body", b"x" * BODY_MAX),
+        ("body_b64", "", "body", b""),
+        ("body_b64", "AP8a", "body", b"\x00\xff\x1a"),
+        ("body_b64", "QUFB" * (BODY_MAX // 3), "body", b"A" * BODY_MAX),
         ("expires", "2026-11-22T09:40:00+01:00", "expires", datetime(2026, 11, 22, 8, 40, tzinfo=UTC)),
         (
             "expires",
@@ -96,7 +105,28 @@ def test_values_that_are_taken(key: str, value: object, attribute: str, taken: o
             ],
             "expires: it must be a time",
         ),
-        ("instance", [0, 2, 3, "1", True, 1.0], "instance: it must be"),
+        ("instance", [0, 4, -1, "1", True, 1.0, 10**30], "a number from 1 to 3"),
+        ("body", [1, True, ["a"], {}], "a text"),
+        (
+            "body_b64",
+            [
+                1,
+                True,
+                ["QQ=="],
+                "QQ",
+                "QQ=",
+                "QQ==\n",
+                "Q Q=",
+                "QR==",
+                "QQ==QQ==",
+                "QQ===",
+                "Q-==",
+                "Q_==",
+                "\u00e9",
+                "=",
+            ],
+            "base64",
+        ),
         ("reply", [0, 1, "true", []], "true or false"),
         ("reply_to", [1, False, ["a"]], "a topic"),
     ],
@@ -110,10 +140,31 @@ def test_a_wrong_value_is_named_with_what_would_be_right(key: str, values: list[
         assert str(error) == error.detail
 
 
-@pytest.mark.parametrize("key", ["body", "body_b64"])
-def test_data_for_a_prompt_is_refused_as_such(key: str) -> None:
-    error = refused(json.dumps({"cmd": "AT+CMGS=12", "id": "a", key: "00"}).encode())
-    assert (error.reason, error.id) == (Reason.PROMPT_UNSUPPORTED, "a")
+def test_a_body_is_the_same_by_either_key_and_only_its_kind_is_told_apart() -> None:
+    by_text, by_octets = asked(body="hello"), asked(body_b64="aGVsbG8=")
+    assert by_text.body == by_octets.body == b"hello"
+    assert (by_text.is_text, by_octets.is_text) == (True, False)
+    assert (asked().body, asked(body=None, body_b64=None).body) == (None, None)
+
+
+def test_two_bodies_are_refused() -> None:
+    error = refused(json.dumps({"cmd": "AT+CMGS=12", "id": "a", "body": "", "body_b64": ""}).encode())
+    assert (error.reason, error.id) == (Reason.BAD_REQUEST, "a")
+    assert "not both" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("body", "x" * (BODY_MAX + 1)), ("body", "\u20ac" * 16_001), ("body_b64", "QUFB" * 16_001)]
+)
+def test_a_body_without_bound(key: str, value: str) -> None:
+    """The cap is on octets, however they were written."""
+    error = refused(json.dumps({"cmd": "AT#WSCRIPT", "id": "a", key: value}, ensure_ascii=False).encode())
+    assert (error.reason, error.id) == (Reason.TOO_LONG, "a")
+    assert error.detail.endswith(f"at most {BODY_MAX}")
+
+
+def test_a_body_is_in_no_repr() -> None:
+    assert "4711" not in repr(asked(body="4711"))
 
 
 @pytest.mark.parametrize("key", ["Cmd", "command", "", "cmd ", "x" * 1000, "a\nb\x1b[2J\u202e"])
@@ -229,3 +280,88 @@ def test_any_object_is_taken_or_refused(given_: dict[str, Any]) -> None:
         assert ask.cmd == given_["cmd"].removeprefix("H" if given_["cmd"][:3].upper() == "HAT" else "")
         assert 1.0 <= ask.timeout <= 3600.0
         json.dumps([ask.id, ask.cmd, ask.reply_to], ensure_ascii=False).encode()
+        assert ask.body is None or len(ask.body) <= BODY_MAX
+        assert ask.instance in {1, 2, 3}
+
+
+@given(st.binary(max_size=300))
+def test_a_body_of_any_octets_arrives_as_it_is(body: bytes) -> None:
+    assert asked(body_b64=base64.b64encode(body).decode()).body == body
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=100))
+def test_a_body_of_any_text_arrives_as_its_utf_8(text: str) -> None:
+    assert asked(body=text).body == text.encode()
+
+
+@given(st.text("QR+/=-_ \n", max_size=9))
+def test_no_two_spellings_of_base64_mean_the_same(coded: str) -> None:
+    try:
+        body = asked(body_b64=coded).body
+    except AskRefused as error:
+        assert "base64" in error.detail
+    else:
+        assert body is not None
+        assert base64.b64encode(body).decode() == coded
+
+
+# Cancellations.
+
+
+def cancel_refused(payload: bytes) -> AskRefused:
+    with pytest.raises(AskRefused) as raised:
+        parse_cancel(payload)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("payload", "id_"),
+    [
+        (b'{"id":"a"}', "a"),
+        (b'{"v":1,"id":"a"}', "a"),
+        (json.dumps({"id": "x" * ID_MAX}).encode(), "x" * ID_MAX),
+        (b"", None),
+        (b"{}", None),
+        (b'{"id":null,"v":null}', None),
+    ],
+)
+def test_what_is_cancelled(payload: bytes, id_: str | None) -> None:
+    assert parse_cancel(payload) == id_
+
+
+@pytest.mark.parametrize(
+    ("payload", "told", "id_"),
+    [
+        (b"a", "neither JSON", None),
+        (b"AT", "neither JSON", None),
+        (b"\xff", "UTF-8", None),
+        (b"[]", "no object", None),
+        (b'"a"', "no object", None),
+        (b'{"id":"a","id":"b"}', "twice", None),
+        (b'{"id":""}', "1 to 128", None),
+        (b'{"id":7}', "1 to 128", None),
+        (json.dumps({"id": "x" * (ID_MAX + 1)}).encode(), "1 to 128", None),
+        (rb'{"id":"\ud800"}', "surrogate", None),
+        (b'{"id":"a","v":2}', "v: it must be 1", "a"),
+        (b'{"id":"a","cmd":"AT"}', "'cmd': no such key; there are v, id", "a"),
+        (b'{"id":"a","reply_to":"x"}', "'reply_to': no such key", "a"),
+    ],
+)
+def test_a_cancellation_that_is_none(payload: bytes, told: str, id_: str | None) -> None:
+    error = cancel_refused(payload)
+    assert (error.reason, error.id) == (Reason.BAD_REQUEST, id_)
+    assert told in error.detail
+
+
+def test_a_cancellation_without_bound() -> None:
+    assert cancel_refused(b" " * (PAYLOAD_MAX + 1)).reason is Reason.TOO_LONG
+
+
+@given(st.binary(max_size=60) | st.dictionaries(KEYS, JSON, max_size=4).map(lambda one: json.dumps(one).encode()))
+def test_any_bytes_cancel_something_or_are_refused(payload: bytes) -> None:
+    try:
+        id_ = parse_cancel(payload)
+    except AskRefused as error:
+        assert error.detail
+    else:
+        assert id_ is None or 0 < len(id_) <= ID_MAX

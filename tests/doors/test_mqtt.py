@@ -5,90 +5,21 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from atrund.atrun.request import Door, Request
-from atrund.broker import Incoming
-from atrund.config.values import Sms
+from atrund.doors import asking
 from atrund.doors import mqtt as room
-from atrund.doors.mqtt import MqttDoor, MqttRules
 from atrund.ledger import tables
-from atrund.mirror import Mirror
 from atrund.sim.faults import Plant
-from tests.support.virtual import AtOnce, House, config, crash, running
-from tests.support.waiting import ready, until
+from tests.support.desk import BASE, RULES, desk
+from tests.support.virtual import AtOnce, crash
 
 pytestmark = pytest.mark.looptime
-
-BASE = "atrund/node/"
-RULES = MqttRules(remote_at=True, run_queued=False, reply_prefixes=("answers/",))
-
-
-@dataclass
-class Past:
-    """Stands for the broker where something is published past the outbox."""
-
-    published: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = field(default_factory=list)
-
-    def publish(self, topic: str, payload: Mapping[str, Any], extra: Mapping[str, str]) -> None:
-        self.published.append((topic, payload, extra))
-
-
-@dataclass
-class Desk:
-    """The door, and a broker's side of it."""
-
-    house: House
-    door: MqttDoor
-    past: Past
-    acknowledged: list[Incoming] = field(default_factory=list)
-
-    def bring(self, payload: str | bytes, who: str = "", **fields: Any) -> Incoming:  # noqa: ANN401 - as Incoming has
-        """Hand a message in."""
-        topic = BASE + "at/request" + (f"/{who}" if who else "")
-        content = payload if isinstance(payload, bytes) else payload.encode()
-        message = Incoming(topic, content, False, False, None, None, None, False, lambda: None)
-        message = replace(message, **fields)
-        message = replace(message, ack=lambda: self.acknowledged.append(message))
-        self.door.receive(message)
-        return message
-
-    async def ask(self, payload: str | bytes | Mapping[str, object], **fields: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Hand a message in and return its answer."""
-        before = len(self.answers)
-        self.bring(json.dumps(payload) if isinstance(payload, Mapping) else payload, **fields)
-        await until(lambda: len(self.answers) > before)
-        return self.answers[before]
-
-    @property
-    def answers(self) -> list[dict[str, Any]]:
-        return [json.loads(text) for _, text, _ in self.outbox(BASE + "at/response")]
-
-    def outbox(self, topic: str) -> list[tuple[str, str, dict[str, str]]]:
-        rows = self.house.disk.rows("SELECT topic, payload, extra FROM outbox WHERE topic = ? ORDER BY seq", topic)
-        return [(name, text, json.loads(extra)) for name, text, extra in rows]
-
-    def ran(self, line: str) -> int:
-        return self.house.wire.seen.count(line)
-
-
-@contextlib.asynccontextmanager
-async def desk(rules: MqttRules = RULES, disk: AtOnce | None = None, *, take_up: bool = True) -> AsyncIterator[Desk]:
-    async with running(config(sms=Sms()), disk=disk) as house:
-        past = Past()
-        mirror = Mirror(clock=house.clock, session="s", base=BASE)
-        daemon = house.daemon
-        door = MqttDoor(rules, runner=daemon.runner, ledger=daemon._ledger, mirror=mirror, clock=house.clock)
-        door.broker = past  # type: ignore[assignment]  # the one method that the door calls
-        if take_up:
-            await door.take_up()
-        await ready(house)
-        yield Desk(house, door, past)
 
 
 async def test_a_request_is_answered_and_acknowledged() -> None:
@@ -161,13 +92,26 @@ async def test_a_disk_that_takes_nothing() -> None:
         it.bring('{"id":"a","cmd":"AT+CIMI"}', correlation=b"c-1", response_topic=BASE + "reply/x")
         await asyncio.sleep(1)
         assert [(topic, extra) for topic, _, extra in it.past.published] == [
-            (BASE + "at/response", {"correlation": b"c-1".hex()}),
-            (BASE + "reply/x", {"correlation": b"c-1".hex()}),
+            (BASE + "at/response", {"door": "mqtt", "state": "rejected", "correlation": b"c-1".hex()}),
+            (BASE + "reply/x", {"door": "mqtt", "state": "rejected", "correlation": b"c-1".hex()}),
         ]
         assert {payload["reason"] for _, payload, _ in it.past.published} == {"storage"}
         assert len(it.acknowledged) == 1
         assert it.ran("AT+CIMI") == 0
         it.house.disk.broken = ""
+
+
+async def test_whatever_the_reason_a_disk_that_takes_nothing_leaves_nobody_unanswered() -> None:
+    """REQ-12: what policy forbids is refused past the outbox, too."""
+    async with desk() as it:
+        it.house.disk.broken = "disk full"
+        it.bring('{"id":"a","cmd":"AT#SHDN"}')
+        await asyncio.sleep(1)
+        assert [(payload["id"], payload["reason"]) for _, payload, _ in it.past.published] == [("a", "policy")]
+        assert len(it.acknowledged) == 1
+        it.house.disk.broken = ""
+        await asyncio.sleep(60)
+        assert it.answers == []
 
 
 async def test_one_that_was_acknowledged_and_can_be_sent_no_more_is_refused_once_and_for_good(tmp_path: Path) -> None:
@@ -257,7 +201,7 @@ async def test_correlation_data_of_any_kind() -> None:
             assert answer["id"] == shown
         rows = it.outbox("answers/mine")
         assert [extra for _, _, extra in rows] == [
-            {"correlation": data} for data in (b"text-1".hex(), "00ff", "78" * 256)
+            {"door": "mqtt", "state": "ok", "correlation": data} for data in (b"text-1".hex(), "00ff", "78" * 256)
         ]
 
 
@@ -350,6 +294,13 @@ async def test_remote_at_off() -> None:
         assert it.ran("AT+CIMI") == 0
 
 
+@pytest.mark.parametrize("payload", [{"id": "a", "cmd": "AT"}, {"id": "a", "cmd": "AT", "timeout_ms": 1}])
+async def test_whoever_is_refused_hears_so_where_the_answer_was_to_go(payload: dict[str, object]) -> None:
+    async with desk(replace(RULES, remote_at=False)) as it:
+        await it.ask(payload, response_topic="answers/one")
+        assert [json.loads(text)["state"] for _, text, _ in it.outbox("answers/one")] == ["rejected"]
+
+
 @pytest.mark.parametrize(
     ("topic", "fits"),
     [
@@ -402,7 +353,7 @@ async def test_a_message_that_cannot_be_served_is_acknowledged(monkeypatch: pyte
 
     async with desk() as it:
         with monkeypatch.context() as patch:
-            patch.setattr(room, "parse_ask", broken)
+            patch.setattr(asking, "parse_ask", broken)
             it.bring("AT")
             await asyncio.sleep(1)
         assert len(it.acknowledged) == 1
@@ -429,7 +380,7 @@ async def test_a_line_without_bound_is_not_kept_whole(length: int) -> None:
         line = "AT" + "x" * (length - 2)
         answer = await it.ask(line)
         assert (answer["state"], answer["reason"]) == ("rejected", "too_long")
-        assert answer["cmd"] == line[: room.LINE_KEPT]
+        assert answer["cmd"] == line[: asking.LINE_KEPT]
 
 
 async def test_a_full_queue_is_said() -> None:
@@ -473,3 +424,19 @@ async def test_noise_is_answered_and_acknowledged() -> None:
         assert len(it.acknowledged) == 500
         assert {answer["state"] for answer in it.answers} == {"rejected"}
         assert len(it.answers) == 500
+
+
+@pytest.mark.parametrize("on", ["response_topic", "reply_to"])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"foo": 1}, {"cmd": 5}, {"cmd": 'AT+CMGS="+39"'}, {"body": "x"}, {"expires": "2001-01-01T00:00:00Z"}, {"id": 7}],
+)
+async def test_who_is_refused_hears_of_it_where_it_listens(on: str, wrong: dict[str, object]) -> None:
+    """The shipped access control lets an asker read nothing but what was sent to it."""
+    topic = BASE + "at/response/anna"
+    async with desk() as it:
+        if on == "reply_to":
+            wrong = {**wrong, "reply_to": topic}
+        answer = await it.ask({"cmd": "AT", **wrong}, response_topic=topic if on == "response_topic" else None)
+        assert answer["state"] in {"rejected", "expired"}
+        assert len(it.outbox(topic)) == 1

@@ -146,16 +146,23 @@ def test_reply_to_a_place_that_is_not_allowed(scene: Scene, topic: str) -> None:
         ('{"id":"k6","cmd":"AT","expires":"soon"}', "k6", "bad_request"),
         ('{"id":"k7","cmd":"AT+CSQ\\rAT+CFUN=4"}', "k7", "bad_request"),
         ('{"id":"k8","cmd":"AT+CFUN=4"}', "k8", "policy"),
-        ('{"id":"k9","cmd":"AT+CMGS=\\"1\\"","body":"x"}', "k9", "prompt_unsupported"),
+        ('{"id":"k9","cmd":"AT+CMGS=\\"1\\""}', "k9", "prompt_unsupported"),
         (json.dumps({"id": "k10", "cmd": "AT" + "+CSQ;" * 500}), "k10", "too_long"),
         ('{"id":"k11","cmd":"AT","reply":0}', "k11", "bad_request"),
         ('{"id":"k12","cmd":"ATD*99#"}', "k12", "data_mode"),
+        ('{"id":"k13","cmd":"AT+GMR","body":"x"}', "k13", "bad_request"),
+        ('{"id":"k14","cmd":"AT+CMGS=\\"1\\"","body":"x","body_b64":"eA=="}', "k14", "bad_request"),
+        ('{"id":"k15","cmd":"AT+CMGS=\\"1\\"","body_b64":"eA"}', "k15", "bad_request"),
+        ('{"id":"k16","cmd":"AT+CMGS=\\"1\\"","body":"\\u001a"}', "k16", "bad_request"),
+        ('{"id":"k17","cmd":"AT#WSCRIPT=\\"k\\",5","body":"four"}', "k17", "bad_request"),
+        ('{"id":"k18","cmd":"AT","instance":4}', "k18", "bad_request"),
     ],
 )
 def test_a_refused_request(scene: Scene, payload: str, id_: str, reason: str) -> None:
     scene.broker.publish("at/request", payload)
     answer = scene.answer(id_)
     assert (answer["state"], answer["reason"]) == ("rejected", reason)
+    assert answer["detail"], "an asker who is refused is told why"
     assert scene.ear.hear("event/command", id=id_)["state"] == "rejected"
     assert scene.ear.hear("event/response", id=id_)["rid"] == answer["rid"]
 
