@@ -20,13 +20,18 @@ from atrund.module.locate import Locator, Snapshot
 from atrund.module.neighbours import Neighbours, Others
 from atrund.module.port import OpenPort
 from atrund.module.store import Store
-from atrund.module.telemetry import Telemetry
+from atrund.module.telemetry import Readings, Telemetry
 from atrund.module.tending import Module, PinKeeping
 from atrund.module.turns import Place
 from atrund.module.urc import Fanout
 
 log = structlog.get_logger()
 
+ARRIVAL: Final = 30.0
+ARRIVAL_LOOK: Final = 0.1
+"""Seconds for which a request waits for the module to be set up first, and between two looks; that takes one or two."""
+ARRIVALS_MAX: Final = 32
+"""Requests that wait so at once, as many as a door's queue holds by default."""
 PLACES_SHOWN: Final = 20
 """Who waits for a port is shown so far; the rest is counted, for a status is one line of at most 64 KiB."""
 
@@ -64,6 +69,8 @@ class Modem:
         """The set-up and the memory that were told last."""
         self._state = State.OFF
         given = config.module
+        self._arrivals = 0
+        """Requests that wait for the first set-up."""
         self._names = (given.port, *given.extra_ports) if given.port else ()
         self.locators = tuple(
             Locator(name, baudrate=given.baudrate, open_port=open_port, look=look) for name in self._names
@@ -115,6 +122,19 @@ class Modem:
         channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
         return min(channels, key=lambda channel: channel.load, default=None)
 
+    async def arrive(self) -> None:
+        """Wait while the module is set up for the first time since the start: a restart is no reason to refuse."""
+        if self._arrivals >= ARRIVALS_MAX:
+            return
+        self._arrivals += 1
+        try:
+            for _ in range(round(ARRIVAL / ARRIVAL_LOOK)):
+                if self._usable is not None or not self._names or self.module.state not in _ARRIVING:
+                    return
+                await asyncio.sleep(ARRIVAL_LOOK)
+        finally:
+            self._arrivals -= 1
+
     def mapped(self, instance: int) -> Callable[[], Channel | None] | None:
         """Return what gives the port that an instance is mapped to, while it is usable; None: it is mapped to none."""
         ports = self._config.module.instance_ports
@@ -159,8 +179,15 @@ class Modem:
         }
 
     def state(self) -> dict[str, object]:
-        """Return what `module/state` and `atrunctl status` show of the module."""
-        module, readings = self.module, self.telemetry.readings
+        """Return what `atrunctl status` shows of the module."""
+        return self._state_with(self.telemetry.readings)
+
+    def told(self) -> dict[str, object]:
+        """Return what `module/state` shows of it: the same, with readings that do not flicker."""
+        return self._state_with(self.telemetry.told)
+
+    def _state_with(self, readings: Readings) -> dict[str, object]:
+        module = self.module
         extra = dict(readings.extra)
         return {
             "state": module.state.value,
@@ -347,3 +374,6 @@ def _place(number: int, place: Place, now: float) -> dict[str, object]:
         "command": place.what,
         "for_s": round(now - place.since, 1),
     }
+
+
+_ARRIVING: Final = frozenset({State.OFF, State.OPENING, State.WAKING, State.SETTING_UP})

@@ -16,7 +16,7 @@ from atrund.config.values import Module, Queue, Recovery, Sms, Weights
 from atrund.control import LINE_MAX, StatusAnswer, encode
 from atrund.daemon import build
 from atrund.ledger import Ledger
-from atrund.modem import PLACES_SHOWN
+from atrund.modem import ARRIVAL, ARRIVALS_MAX, PLACES_SHOWN
 from atrund.module.keeper import HOLD
 from atrund.module.lifecycle import State
 from atrund.module.neighbours import SETTLE
@@ -54,10 +54,13 @@ class Broker:
 
     def __init__(self, house: House) -> None:
         self.told: list[str] = []
-        house.daemon.broker = self  # type: ignore[assignment]
+        house.daemon.broker = house.daemon.telling.broker = self  # type: ignore[assignment]
 
     def tell(self, topic: str, _payload: object) -> None:
         self.told.append(topic)
+
+    def report(self) -> dict[str, object]:
+        return {"connected": False}
 
     async def say_goodbye(self, _reason: str) -> None:
         pass
@@ -445,3 +448,40 @@ async def test_what_is_reported_is_a_matter_of_the_first_port_whatever_the_mappi
         assert (await said(house, "AT+CREG=1", instance=2)) == ["OK"]
         assert on(first, "AT+CREG=1")
         assert not on(second, "AT+CREG=1")
+
+
+async def test_who_asks_while_the_module_is_first_set_up_waits_for_it() -> None:
+    async with running(until=None) as house:
+        run = house.daemon.runner.start(Request("r1", Door.LOCAL, "me", "AT#CGMI"))
+        ended = await run.outcome
+        assert ended is not None
+        assert (ended.end, ended.lines) == (End.OK, ("#CGMI: Telit",))
+
+
+async def test_no_more_wait_so_than_a_queue_holds() -> None:
+    async with running(until=None) as house:
+        runs = [house.daemon.runner.start(Request(f"r{n}", Door.LOCAL, "me", "AT")) for n in range(ARRIVALS_MAX + 3)]
+        await asyncio.sleep(0)
+        ends = [ended.end for run in runs if (ended := await run.outcome) is not None]
+        assert ends == [End.OK] * ARRIVALS_MAX + [End.REJECTED] * 3
+
+
+async def test_one_that_does_not_come_is_waited_for_half_a_minute() -> None:
+    module = SimModule(Options(), VirtualClock().now)
+    module.hang()
+    async with running(until=None, module=module) as house:
+        began = asyncio.get_running_loop().time()
+        run = house.daemon.runner.start(Request("r1", Door.LOCAL, "me", "AT#CGMI"))
+        ended = await run.outcome
+        assert ended is not None
+        assert (ended.end, ended.reason) == (End.REJECTED, Reason.PORT_DOWN)
+        assert asyncio.get_running_loop().time() - began <= ARRIVAL + 1
+
+
+async def test_without_a_port_and_with_one_that_is_not_there_it_is_refused_at_once() -> None:
+    async with running(config(module=Module()), until=None) as house:
+        run = house.daemon.runner.start(Request("r1", Door.LOCAL, "me", "AT#CGMI"))
+        ended = await run.outcome
+        assert ended is not None
+        assert ended.reason is Reason.PORT_DOWN
+        assert ended.queued_ms < 1000

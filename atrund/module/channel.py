@@ -218,12 +218,12 @@ class Channel:
                 ended = await self._listen(exchange, say, limit, data, feed)
         except TimeoutError as error:
             if feed is not None and feed.is_open:
-                raise UnfedError(f"the data for the prompt did not end within {timeout:g} s") from error
+                raise UnfedError(f"the data for the prompt did not end within {round(timeout, 1):g} s") from error
             if exchange.stands:  # whatever came first, it was left for its prompt
                 return Ended(ERROR, lead=True, why=Why.COUNT)
             if self._data_mode.suspected:
                 return Ended(ERROR, lead=True, why=Why.DATA_MODE)
-            raise TimedOutError(f"no final result within {timeout:g} s") from error
+            raise TimedOutError(f"no final result within {round(timeout, 1):g} s") from error
         finally:
             if feed is not None:
                 feed.close()
@@ -243,6 +243,10 @@ class Channel:
     def leave_prompt(self) -> None:
         """Write ESC, which ends a text prompt (REQ-6)."""
         self._write(ESC)
+
+    async def fill_prompt(self) -> None:
+        """Write zero bytes, which a prompt may still wait for that was left by whoever had the port before."""
+        await self._feeding.flood()
 
     async def _listen(
         self, exchange: Exchange, say: Say, limit: asyncio.Timeout, data: bytes | None = None, feed: Feed | None = None

@@ -6,6 +6,7 @@ then finds little behind it, which it would take for commands.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,8 @@ PACE: Final = 0.01
 is more than a module's files are written with."""
 FILL_RATE: Final = 10_000
 """Bytes in a second that a port takes at least: one at 115,200 baud takes 11,520."""
+FLOOD: Final = 12 * PIECE
+"""Bytes that a prompt may wait for whose data broke off: a whole body over MQTT (`atrun.ask.BODY_MAX`)."""
 
 
 class Feeding:
@@ -39,6 +42,15 @@ class Feeding:
             if await self._has_room():
                 self._put(exchange, bytes(min(count, PIECE)))
                 count -= PIECE
+
+    async def flood(self) -> None:
+        """Write zero bytes, `FLOOD` of them or those that the port takes in time, whatever stands there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * FLOOD / FILL_RATE):
+                for _ in range(FLOOD // PIECE):
+                    while not await self._has_room():
+                        pass
+                    self._write(bytes(PIECE))
 
     def _put(self, exchange: Exchange, piece: bytes) -> None:
         self._write(piece)

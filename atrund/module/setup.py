@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 WAKE_TRIES: Final = 5
 """Modules swallow the first characters after a pause or while they adapt to the speed."""
+FILLED_TRIES: Final = 2
+"""Of them, behind zero bytes: one is what they left."""
 WAKE_TIMEOUT: Final = 2.0
 PIN_TRIES: Final = 3
 """Tries of a fresh PIN counter (3GPP TS 31.101): with fewer left somebody else was wrong already."""
@@ -67,15 +69,23 @@ class Condition:
 
 async def wake(turn: Turn) -> None:
     """Get a first answer, and make sure that question and answer belong together. Raises `TimedOutError`."""
-    for _ in range(WAKE_TRIES):
-        try:
-            if (await turn.ask("ATE0V1Q0", timeout=WAKE_TIMEOUT)).final.ok:
-                break
-        except TimedOutError:
-            turn.leave_prompt()
+    if not await _answers(turn, WAKE_TRIES):
+        # Who had the port before may have been killed at a prompt for so many bytes, which takes ESC for one of them.
+        await turn.fill_prompt()
+        await _answers(turn, FILLED_TRIES)
     # An answer to an earlier try may have come late: only its own name shows that an answer belongs to its question.
     if (await turn.ask("AT+CMEE?")).value("+CMEE") is None:
         raise TimedOutError("the module does not answer; is this its AT port, and the baud rate right?")
+
+
+async def _answers(turn: Turn, tries: int) -> bool:
+    for _ in range(tries):
+        try:
+            if (await turn.ask("ATE0V1Q0", timeout=WAKE_TIMEOUT)).final.ok:
+                return True
+        except TimedOutError:
+            turn.leave_prompt()
+    return False
 
 
 async def set_up(turn: Turn, *, first: bool) -> Identity:
@@ -160,14 +170,14 @@ async def enter_pin(
     fingerprint = await asyncio.get_running_loop().run_in_executor(None, pin_fingerprint, pin, iccid)
     try:
         if await refused(fingerprint):
-            log.warning("PIN not entered: this SIM refused it before, or its answer was not seen")
+            log.error("PIN not entered: this SIM refused it before, or its answer was not seen")
             return False
     except Exception as error:  # noqa: BLE001 - whatever keeps the disk from telling: without its word no PIN is sent
         log.error("PIN not entered: whether it was refused before can't be read", detail=str(error))  # noqa: TRY400 - the text says it all
         return False
     left = await _tries(turn)
     if left != str(PIN_TRIES):
-        log.warning("PIN not entered: not all tries are left", left=left or "unknown")
+        log.error("PIN not entered: not all tries are left", left=left or "unknown")
         return False
     if not await _kept(remember(fingerprint)):  # before it is sent: a crash in between must not spend a second try
         return False

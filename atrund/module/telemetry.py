@@ -63,7 +63,8 @@ class Telemetry:
         identity: bool = False,
     ) -> None:
         self.readings = Readings()
-        self._told = self.readings
+        self.told = self.readings
+        """Those that were worth telling, the signal without its flicker."""
         self._every = every
         self._identity = identity
         self._another = asyncio.Event()
@@ -74,7 +75,7 @@ class Telemetry:
         """Take note that the module or its SIM may be another one: what they are is no longer known."""
         if self._identity:
             self.readings = replace(self.readings, imei=None, iccid=None)
-            self._told = replace(self._told, imei=None, iccid=None)
+            self.told = replace(self.told, imei=None, iccid=None)
             self._another.set()
 
     def follow(self, every: float) -> None:
@@ -115,8 +116,8 @@ class Telemetry:
 
     def _take(self, readings: Readings) -> None:
         self.readings = readings
-        if worth_telling(self._told, readings):  # against what was told: a signal that fades slowly is told as well
-            self._told = readings
+        if worth_telling(self.told, readings):  # against what was told: a signal that fades slowly is told as well
+            self.told = readings
             self._on_change(readings)
 
 

@@ -73,6 +73,9 @@ class Converses(Protocol):
     def leave_prompt(self) -> None:
         """Write ESC."""
 
+    async def fill_prompt(self) -> None:
+        """Write zero bytes."""
+
 
 class Turn:
     """The port is ours until the context ends."""
@@ -102,6 +105,13 @@ class Turn:
     def leave_prompt(self) -> None:
         """Write ESC, for whoever had the port before may have left a text prompt, which takes commands for data."""
         self._channel.leave_prompt()
+
+    async def fill_prompt(self) -> None:
+        """Write as many zero bytes as a body has at most, for a prompt that waits for bytes by their count (REQ-6).
+
+        A module that waits for a command passes them over.
+        """
+        await self._channel.fill_prompt()
 
     async def late(self, timeout: float) -> None:
         """Wait for the line that a command of this turn has still to say (`at/late.py`), if one has; `say` gets it.

@@ -814,11 +814,14 @@ class Notes:
     def __init__(self, house: House) -> None:
         self.topics: list[tuple[str, dict[str, object]]] = []
         self.lines: list[str] = []
-        house.daemon.broker = self  # type: ignore[assignment]
+        house.daemon.broker = house.daemon.telling.broker = self  # type: ignore[assignment]
         house.daemon._notify.status = self.lines.append  # type: ignore[method-assign, assignment]
 
     def tell(self, topic: str, payload: dict[str, object]) -> None:
         self.topics.append((topic, payload))
+
+    def report(self) -> dict[str, object]:
+        return {"connected": False}
 
     async def say_goodbye(self, _reason: str) -> None:
         pass

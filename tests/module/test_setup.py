@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from atrund.module.channel import Channel
+from atrund.module.feeding import FILL_RATE, FLOOD, PIECE
 from atrund.module.setup import (
+    FILLED_TRIES,
     PIN_TRIES,
     SERVICES,
     WAKE_TIMEOUT,
@@ -106,7 +108,31 @@ class TestWake:
         async with bench.turn(awake=False) as turn:
             with pytest.raises(TimedOutError):
                 await wake(turn)
-            assert len(bench.seen) == WAKE_TRIES + 1
+            assert len(bench.seen) == WAKE_TRIES + FILLED_TRIES + 1
+
+    @pytest.mark.parametrize("given", [0, 1, 20_000, 47_000])
+    async def test_a_prompt_for_so_many_bytes_that_a_killed_daemon_left_open_is_filled(self, given: int) -> None:
+        """ESC and commands are data there, AT#REBOOT too: without the rest nothing would ever be answered again."""
+        bench = Bench()
+        async with bench.turn(awake=False) as turn:
+            assert bench.wire.end is not None
+            bench.wire.garble = lambda _: b""  # the prompt was shown to another
+            bench.wire.end.sim.feed(b'AT#WSCRIPT="a",48000\r')
+            await asyncio.sleep(1)
+            bench.wire.end.sim.feed(bytes(given))
+            bench.wire.garble = lambda data: data
+            await wake(turn)
+            assert (await turn.ask("AT+CMGF?")).value("+CMGF") == ("0",)
+
+    async def test_a_port_that_takes_nothing_is_not_filled_for_ever(self) -> None:
+        bench = Bench()
+        bench.module.hang()
+        async with bench.turn(awake=False) as turn:
+            assert bench.wire.end is not None
+            bench.wire.end.unsent = PIECE
+            begin = asyncio.get_running_loop().time()
+            await turn.fill_prompt()
+            assert 0 < asyncio.get_running_loop().time() - begin <= 2 * FLOOD / FILL_RATE
 
     async def test_one_that_answers_something_else_is_no_at_port(self) -> None:
         bench = Bench()

@@ -45,10 +45,13 @@ class Told:
 
     def __init__(self, house: House) -> None:
         self.last: dict[str, Any] = {}
-        house.daemon.broker = self  # type: ignore[assignment]
+        house.daemon.broker = house.daemon.telling.broker = self  # type: ignore[assignment]
 
     def tell(self, topic: str, payload: object) -> None:
         self.last[topic] = payload
+
+    def report(self) -> dict[str, object]:
+        return {"connected": False}
 
     async def say_goodbye(self, _reason: str) -> None:
         pass
