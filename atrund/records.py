@@ -13,6 +13,8 @@ from typing import Any, Final
 VERSION: Final = 1
 LINES_MAX: Final = 65536
 """Characters of an answer that a record carries; brokers of this field take messages of 128 kB and more."""
+DETAIL_MAX: Final = 500
+"""Characters of a detail: it is for a person, and the longest made here lists all keys or commands that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,16 @@ def request_record(
         "truncated": truncated or cut,
         "reason": reason,
     }
+
+
+def answer_record(record: Mapping[str, Any], detail: str) -> dict[str, Any]:
+    """Return the payload of `at/response`: the record with its `detail`, which says to a person why it ended so."""
+    return {**record, "detail": _plain(detail[:DETAIL_MAX]) or None}
+
+
+def properties(payload: Mapping[str, Any]) -> dict[str, str]:
+    """Return the User Properties of MQTT 5 that go with a payload, so that a broker's rules may sort by them."""
+    return {name: str(payload[name]) for name in ("door", "state") if name in payload}
 
 
 def session_record(
@@ -117,6 +129,55 @@ def info_record(stamp: Stamp, info: Mapping[str, Any]) -> dict[str, Any]:
 def urc_record(stamp: Stamp, lines: tuple[str, ...]) -> dict[str, Any]:
     """Return the payload of `urc`: an unsolicited code, two lines for those that carry a PDU or text."""
     return {**stamp.fields(), "lines": [_shown(line) for line in lines]}
+
+
+def metrics_record(
+    stamp: Stamp,
+    *,
+    uptime_s: int,
+    run_s: int,
+    cpu_s: float,
+    memory_kib: int,
+    running: int,
+    waiting: int,
+    requests: Mapping[str, int],
+    ended: Mapping[str, int],
+    outbox: int | None,
+    spool_bytes: int | None,
+    aside: int | None,
+    dropped: int | None,
+    missed: int,
+    connects: int,
+    set_ups: int,
+    kept_out: int,
+    audit_head: str = "",
+) -> dict[str, Any]:
+    """Return the payload of `metrics`; `requests` is by door and `ended` by state, a key of its own for each.
+
+    Counted since the start, but for `run_s` and `dropped`. What is counted on disk is None where that does not say:
+    `outbox` records of `spool_bytes` that wait for the broker, `aside` that can't be sent, and `dropped` for room.
+    `audit_head` is the newest hash of the audit's chain behind its row's number, left out while there is none.
+    """
+    return {
+        **stamp.fields(),
+        "uptime_s": uptime_s,
+        "run_s": run_s,
+        "cpu_s": cpu_s,
+        "memory_kib": memory_kib,
+        "running": running,
+        "waiting": waiting,
+        **{f"requests_{door}": count for door, count in requests.items()},
+        **{f"ended_{state}": count for state, count in ended.items()},
+        "outbox": outbox,
+        "spool_bytes": spool_bytes,
+        "aside": aside,
+        "dropped": dropped,
+        "missed": missed,
+        "connects": connects,
+        "set_ups": set_ups,
+        "kept_out": kept_out,
+        **({"audit_head": audit_head} if audit_head else {}),
+    }
 
 
 def to_json(payload: Mapping[str, Any]) -> str:

@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atrund.records import (
+    DETAIL_MAX,
     LINES_MAX,
     Stamp,
+    answer_record,
     info_record,
+    metrics_record,
+    properties,
     received_record,
     request_record,
     session_record,
@@ -192,3 +196,40 @@ def test_a_message_that_is_no_request() -> None:
     }
     plain = received_record(STAMP, peer="+39", sent="t", text=None, raw=None, part=None, withheld=False)
     assert (plain["text"], plain["raw_b64"], plain["part"]) == (None, None, None)
+
+
+def test_an_answer_says_to_a_person_why_it_ended_so() -> None:
+    payload = record(state="rejected", reason="policy")
+    assert answer_record(payload, "#SHDN: \x1bswitches it off") == payload | {"detail": "#SHDN: \\x1bswitches it off"}
+    assert answer_record(payload, "") == payload | {"detail": None}
+    assert "detail" not in payload
+    assert answer_record(payload, "x" * (DETAIL_MAX + 1))["detail"] == "x" * DETAIL_MAX
+
+
+def test_what_a_broker_may_sort_by_without_reading_the_payload() -> None:
+    assert properties(record()) == {"door": "mqtt", "state": "ok"}
+    assert properties(session_record(STAMP, door="tcp", peer="::1", what="connected")) == {"door": "tcp"}
+    assert properties({"v": 1}) == {}
+
+
+def test_metrics_have_a_key_for_each_door_and_each_state() -> None:
+    figures = {
+        "uptime_s": 60,
+        "run_s": 3600,
+        "cpu_s": 1.5,
+        "memory_kib": 36000,
+        "running": 2,
+        "waiting": 1,
+        "outbox": None,
+        "spool_bytes": None,
+        "aside": None,
+        "dropped": None,
+        "missed": 0,
+        "connects": 3,
+        "set_ups": 1,
+        "kept_out": 4,
+    }
+    payload = metrics_record(STAMP, requests={"sms": 5, "tcp": 6}, ended={"ok": 10, "lost": 1}, **figures)  # type: ignore[arg-type] # of several types
+    assert payload == HEAD | figures | {"requests_sms": 5, "requests_tcp": 6, "ended_ok": 10, "ended_lost": 1}
+    chained = metrics_record(STAMP, requests={}, ended={}, audit_head="7:00", **figures)  # type: ignore[arg-type] # as above
+    assert chained == HEAD | figures | {"audit_head": "7:00"}
