@@ -208,6 +208,7 @@ class Stage:
                 "host": host,
                 "port": port,
                 "remote_at": True,
+                "spread": 0,
                 # A broker that goes on afterwards need not keep a session that nobody takes up again.
                 "session_expiry": "60s",
                 # Whoever names a broker wants it used as it is.

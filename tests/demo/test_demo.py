@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from atrund.demo import __main__ as demo
-from atrund.demo.players import Child, Simulator, program, publish
+from atrund.demo.players import Child, Mirror, Simulator, program, publish
 from atrund.demo.show import Show
 from atrund.demo.stage import Stage, Wishes
 from atrund.demo.talk import expect
 from atrund.demo.tour import STEPS, Step
+from tests.support import contract
 
 pytestmark = [pytest.mark.blackbox, pytest.mark.timeout(120)]
 
@@ -250,10 +251,18 @@ def test_another_broker_is_used_and_left_as_it_was() -> None:
     with Stage(Wishes()) as other:
         host, port = other.broker
         publish(other.broker, "somebody/else", "stays", retain=True)
-        done = tour(BROKER=f"{host}:{port}")
+        heard_all = Mirror(other.broker, "atrund/", lambda _: None)
+        try:
+            done = tour(BROKER=f"{host}:{port}")
+        finally:
+            heard_all.child.stop()
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"MQTT at {host}:{port}" in done.stdout
         node = re.findall(r"atrund/(demo-[0-9a-f]{6})/", done.stdout)[0]
+        of_tour = [message for message in heard_all.messages if message.topic.startswith(f"{node}/")]
+        assert {"status", "at/response"} <= {message.topic.removeprefix(f"{node}/") for message in of_tour}
+        for message in of_tour:
+            contract.check(message.topic.removeprefix(f"{node}/"), message.payload)
         command = [program("mosquitto_sub", "mosquitto-clients"), "-h", host, "-p", str(port), "-W", "1", "-F", "%r %t"]
         heard = subprocess.run([*command, "-t", "#"], capture_output=True, text=True, timeout=20, check=False).stdout
         assert "1 somebody/else" in heard

@@ -39,6 +39,7 @@ class Stage:
 
     def ear(self, broker: Broker, *options: str) -> Ear:
         ear = Ear(broker, self.folder, *options)
+        self._stack.callback(lambda: ear.messages)  # what nobody looked at is held to the contract, too
         self._stack.callback(ear.program.stop, signal.SIGKILL)
         return ear
 

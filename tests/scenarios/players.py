@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from tests.support import contract
+
 T = TypeVar("T")
 
 ROOT: Final = Path(__file__).parents[2]
@@ -156,6 +158,7 @@ class Broker:
             [*command, "-q", "1", "-W", "10"], capture_output=True, text=True, timeout=20, check=False
         )
         assert done.returncode == 0, done.stderr
+        contract.check(reply, done.stdout.rstrip("\n").encode())
         return done.stdout
 
     def _client(self, name: str, options: Sequence[str]) -> list[str]:
@@ -183,7 +186,7 @@ class Message:
 
 
 class Ear:
-    """mosquitto_sub on all below the daemon's prefix."""
+    """mosquitto_sub on all below the daemon's prefix. What it hears is held to the contract when it is looked at."""
 
     def __init__(self, broker: Broker, folder: Path, *options: str) -> None:
         command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), "-V", "mqttv5", "-q", "1", "-d"]
@@ -191,12 +194,17 @@ class Ear:
         self.program = Program(
             ["stdbuf", "-oL", *command, "-t", BASE + "#", "-F", "=%r %x %t", *options], folder / f"heard{number}"
         )
+        self._checked = 0
         until(lambda: self.program.said("^Subscribed"), "the subscription")
 
     @property
     def messages(self) -> list[Message]:
-        heard = re.findall(rf"^=(\d) ([0-9a-f]*) {re.escape(BASE)}(.*)$", self.program.text, re.MULTILINE)
-        return [Message(topic, retained == "1", bytes.fromhex(digits)) for retained, digits, topic in heard]
+        heard = re.findall(rf"^=(\d) ([0-9a-f]*) {re.escape(BASE)}(.*)\n", self.program.text, re.MULTILINE)
+        messages = [Message(topic, retained == "1", bytes.fromhex(digits)) for retained, digits, topic in heard]
+        first, self._checked = self._checked, len(messages)
+        for message in messages[first:]:
+            contract.check(message.topic, message.payload)
+        return messages
 
     def records(self, topic: str, **wanted: object) -> list[dict[str, Any]]:
         """All records on a topic with these values."""
@@ -234,7 +242,8 @@ class Daemon:
             "log": {"format": "json"},
         }
         if broker is not None:
-            self.options["mqtt"] = {"enabled": True, "host": "127.0.0.1", "port": broker.port, "remote_at": True}
+            place = {"host": "127.0.0.1", "port": broker.port}
+            self.options["mqtt"] = {"enabled": True, **place, "spread": 0, "remote_at": True}
 
     def configure(self, **sections: Mapping[str, object]) -> None:
         for name, values in sections.items():
