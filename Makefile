@@ -2,10 +2,10 @@
 # Each target installs what it needs first (packaging/bootstrap); YES=1 answers its question.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test test-usb check bench soak clean
+.PHONY: help demo test test-usb test-system deb check bench soak clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
 
 demo: ## a simulated module, a broker and the daemon, to try (ONCE=1 a tour; BROKER=host:port, DEVICE=/dev/…, SMS_TO=)
 	@packaging/bootstrap demo
@@ -19,6 +19,14 @@ test-usb: ## the daemon and a USB modem that is unplugged, in a virtual machine 
 	@packaging/bootstrap usb
 	@packaging/test-usb
 
+test-system: ## the Debian package under a real systemd, from its installation to its purge (a minute; needs root)
+	@packaging/bootstrap system
+	@packaging/test-system
+
+deb: ## the Debian package, as build/deb/atrund_VERSION_all.deb
+	@packaging/bootstrap deb
+	@packaging/deb/build
+
 check: ## linters and types only
 	@packaging/bootstrap test
 	@packaging/test lint
@@ -27,10 +35,12 @@ bench: ## the figures: round trips, memory, start-up
 	@packaging/bootstrap bench
 	@.venv/bin/python -m tests.bench
 
-soak: ## the property tests with fresh random input, a hundred times as much of it
+soak: ## MQTT over bad networks and through RabbitMQ's nodes, then the property tests with fresh input, and much of it
 	@packaging/bootstrap test
+	@packaging/bootstrap soak
+	@.venv/bin/python -m pytest --quiet -m soak
 	@HYPOTHESIS_PROFILE=soak .venv/bin/python -m pytest --quiet --timeout=0 -m "not blackbox"
 
 clean: ## removes what all of these made
-	rm -rf .venv .venv-3.13 .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-3.13 .npm .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find atrund tests -name __pycache__ -type d -exec rm -rf {} +

@@ -2,9 +2,7 @@
 """The real program killed with -9 while it serves an SMS, and started again; the module goes on meanwhile."""
 
 import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from tests.scenarios.conftest import Stage
 from tests.scenarios.players import Daemon, Module, until
+from tests.support.kept import rows
 
 FRIEND = "+393468686711"
 LINE = "AT+CSQ"
@@ -27,8 +26,7 @@ class Scene:
     daemon: Daemon
 
     def rows(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.daemon.state / 'ledger.db'}?mode=ro", uri=True)) as db:
-            return db.execute(sql, values).fetchall()
+        return rows(self.daemon.state, sql, *values)
 
     @property
     def answer(self) -> dict[str, Any]:
