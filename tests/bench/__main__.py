@@ -11,7 +11,7 @@ import sys
 import time
 from types import FrameType
 
-from tests.bench import codec, footprint, messages, roundtrips, sessions, transparent
+from tests.bench import codec, data, fleet, footprint, messages, roundtrips, sessions, spool, transparent
 from tests.bench.figures import Aims, title
 from tests.bench.stage import BenchError, Daemon, Stage, pythons
 
@@ -34,7 +34,10 @@ def main() -> int:
             sessions.measure(stage)
             messages.measure(stage, aims)
             transparent.measure(stage, aims)
+            spool.measure(stage)
+            fleet.measure(stage, aims)
             codec.measure()
+            data.measure(stage)
             idle.report(aims)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

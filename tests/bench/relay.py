@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program: the least that brings a pseudo-terminal to a TCP port or to a broker; what our doors are compared with.
 
-`tcp TERMINAL` prints its port and passes bytes both ways on asyncio, with no logic. `mqtt TERMINAL PORT BASE` does with
-paho and QoS 1 what the MQTT door is for, one request after the other: no record, no mirror, no rules. Both say READY to
+`tcp TERMINAL` prints its port and passes bytes both ways on asyncio, with no logic. `mqtt TERMINAL PORT BASE QOS` does
+with paho what the MQTT door is for, one request after the other: no record, no mirror, no rules. Both say READY to
 whoever started them, as a service does.
 """
 
@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import sdnotify
 
-TOPIC_REQUEST: Final = "at/request/bench"
+TOPIC_REQUEST: Final = "at/request/bench{}"
+"""One for each QoS, which names the asker."""
 TOPIC_RESPONSE: Final = "at/response"
 
 
@@ -44,7 +45,7 @@ async def _serve_tcp(terminal: int) -> None:
     await server.serve_forever()
 
 
-def _serve_mqtt(terminal: int, port: int, base: str) -> None:
+def _serve_mqtt(terminal: int, port: int, base: str, qos: int) -> None:
     from paho.mqtt import client as paho
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -53,14 +54,14 @@ def _serve_mqtt(terminal: int, port: int, base: str) -> None:
         answer = b""
         while not answer.endswith(b"\r\nOK\r\n"):
             answer += os.read(terminal, 4096)
-        client.publish(base + TOPIC_RESPONSE, answer, qos=1)
+        client.publish(base + TOPIC_RESPONSE, answer, qos=qos)
 
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.on_message = serve
     client.on_subscribe = lambda *_: _say_ready()
     client.on_socket_open = no_delay
     client.connect("127.0.0.1", port)
-    client.subscribe(base + TOPIC_REQUEST, qos=1)
+    client.subscribe(base + TOPIC_REQUEST.format(qos), qos=qos)
     client.loop_forever()
 
 
@@ -80,7 +81,7 @@ def main() -> None:
     if sys.argv[1] == "tcp":
         asyncio.run(_serve_tcp(terminal))
     else:
-        _serve_mqtt(terminal, int(sys.argv[3]), sys.argv[4])
+        _serve_mqtt(terminal, int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
 
 
 if __name__ == "__main__":

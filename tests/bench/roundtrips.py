@@ -77,24 +77,25 @@ class Control:
 
 
 class Mqtt:
-    """A request and its response at the broker, QoS 1 both ways."""
+    """A request and its response at the broker, with the same QoS both ways."""
 
-    def __init__(self, port: int, base: str) -> None:
+    def __init__(self, port: int, base: str, qos: int) -> None:
         self._base = base
+        self._qos = qos
         self._answered = self._subscribed = False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.on_message = self._note_answer
         self._client.on_subscribe = self._note_subscription
         self._client.on_socket_open = no_delay
         self._client.connect("127.0.0.1", port)
-        self._client.subscribe(base + TOPIC_RESPONSE, qos=1)
+        self._client.subscribe(base + TOPIC_RESPONSE, qos=qos)
         with deadline("the broker"):
             while not self._subscribed:
                 self._client.loop(1.0)
 
     def ask(self, line: str) -> None:
         self._answered = False
-        self._client.publish(self._base + TOPIC_REQUEST, line, qos=1)
+        self._client.publish(self._base + TOPIC_REQUEST.format(self._qos), line, qos=self._qos)
         while not self._answered:
             self._client.loop(1.0)
 
@@ -102,6 +103,8 @@ class Mqtt:
         self._client.disconnect()
 
     def _note_answer(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
+        if b'"peer":"bench%d"' % (1 - self._qos) in message.payload:
+            return  # an answer to the other one, which came while this one was not asking
         if b"OK" not in message.payload:
             raise BenchError(f"no OK in {message.payload!r}")
         self._answered = True
@@ -154,12 +157,14 @@ def measure(stage: Stage, plain: Daemon, full: Daemon, aims: Aims) -> None:
 
 def _peers(stage: Stage, plain: Daemon, full: Daemon, stack: ExitStack) -> dict[str, Peer]:
     relay, _ = stage.start_relay("tcp", stage.terminal())
-    bridge_base = "bench/"
-    stage.start_relay("mqtt", stage.terminal(), str(stage.broker_port), bridge_base)
-    bridge = Mqtt(stage.broker_port, bridge_base)
-    mqtt = Mqtt(stage.broker_port, full.base)
-    stack.callback(bridge.close)
-    stack.callback(mqtt.close)
+    over_mqtt: list[Peer] = []
+    for qos in QOS:
+        base = f"bench{qos}/"
+        stage.start_relay("mqtt", stage.terminal(), str(stage.broker_port), base, str(qos))
+        responder, door = Mqtt(stage.broker_port, base, qos), Mqtt(stage.broker_port, full.base, qos)
+        stack.callback(responder.close)
+        stack.callback(door.close)
+        over_mqtt += [Peer(RESPONDER.format(qos), responder.ask), Peer(DOOR.format(qos), door.ask, is_daemon=True)]
     control = plain.connect()
     stack.callback(control.close)
 
@@ -182,8 +187,7 @@ def _peers(stage: Stage, plain: Daemon, full: Daemon, stack: ExitStack) -> dict[
         Peer(TCP_OFF, stream(plain.tcp_port(), login=True), is_daemon=True),
         Peer(TCP_ON, stream(full.tcp_port(), login=True), is_daemon=True),
         Peer("control socket", Control(control).ask, is_daemon=True),
-        Peer("bare MQTT bridge", bridge.ask),
-        Peer("MQTT door", mqtt.ask, is_daemon=True),
+        *over_mqtt,
     ]
     return {peer.name: peer for peer in peers}
 
@@ -192,6 +196,9 @@ BARE: Final = "bare pseudo-terminal"
 RELAY: Final = "bare asyncio relay"
 TCP_OFF: Final = "TCP door, mirror off"
 TCP_ON: Final = "TCP door, mirror on"
+RESPONDER: Final = "bare paho responder, QoS {}"
+DOOR: Final = "MQTT door, QoS {}"
+QOS: Final = (0, 1)
 
 
 def _print_commands(peers: dict[str, Peer], aims: Aims) -> None:
@@ -206,6 +213,17 @@ def _print_commands(peers: dict[str, Peer], aims: Aims) -> None:
         table(("", "median", "p95", "/ bare", "/ relay", "p95 / relay"), rows)
         for name, limit in ((TCP_OFF, 2.0), (TCP_ON, 4.0)):
             aims.at_most(f"{name}, {line}, over the bare relay", peers[name].spread(line).median / relay.median, limit)
+    title("The MQTT door over the bare paho responder of the same QoS")
+    pairs = {
+        f"{line}, QoS {qos}": [peers[name.format(qos)].spread(line) for name in (DOOR, RESPONDER)]
+        for line in LINES
+        for qos in QOS
+    }
+    rows = [
+        (name, f"{door.median / responder.median:.2f}", f"{door.p95 / responder.p95:.2f}")
+        for name, (door, responder) in pairs.items()
+    ]
+    table(("", "median", "p95"), rows)
 
 
 def _measure_messages(stage: Stage, full: Daemon) -> None:

@@ -245,6 +245,10 @@ class Daemon:
     terminal: str = ""
     serial: str = ""
     """A serial port that its sessions may reach, if any."""
+    options: str = ""
+    """More lines for its [mqtt]."""
+    broker_port: int = 0
+    """Another broker's port than the stage's, if any."""
     program: Program | None = None
     _file: Path = field(init=False)
     _socket: Path = field(init=False)
@@ -270,13 +274,19 @@ class Daemon:
 
     def start(self) -> tuple[float, float]:
         """Start it with its module there; the seconds to READY and to the module being set up."""
-        self.stage.free(self.terminal)
-        command: list[str | Path] = [self.python.path, "-m", "atrund", "--config", self._file]
-        self.program, (ready, set_up) = self.stage.start_timed(
-            self.name, command, self.python.environ, "READY=1", "STATUS=module ready"
-        )
+        ready, set_up = self._begin("READY=1", "STATUS=module ready")
         wait_until(self._is_up, f"{self.name}: all its doors open")
         return ready, set_up
+
+    def begin(self) -> float:
+        """Start it, wherever its broker is; the seconds to READY."""
+        return self._begin("READY=1")[0]
+
+    def _begin(self, *words: str) -> list[float]:
+        self.stage.free(self.terminal)
+        command: list[str | Path] = [self.python.path, "-m", "atrund", "--config", self._file]
+        self.program, moments = self.stage.start_timed(self.name, command, self.python.environ, *words)
+        return moments
 
     def stop(self) -> None:
         assert self.program
@@ -288,6 +298,10 @@ class Daemon:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(self._socket))
         return connection
+
+    def waiting(self) -> int:
+        """How many records wait for the broker."""
+        return int(self._status()["ledger"]["outbox"])
 
     def tcp_port(self) -> int:
         return int(self._status()["tcp"]["ports"][0])
@@ -331,8 +345,10 @@ serial = [{f'{{number = 1, path = "{self.serial}"}}' if self.serial else ""}]
 [mqtt]
 enabled = {str(self.mqtt).lower()}
 host = "127.0.0.1"
-port = {self.stage.broker_port}
+port = {self.broker_port or self.stage.broker_port}
 remote_at = true
+spread = 0
+{self.options}
 [local]
 socket = "{self._socket}"
 """
