@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from typing import Final
 import structlog
 
 from atrund import __version__, journal
+from atrund.activation import Handed, handed_over
 from atrund.atrun.secrets import adopt, read_masks
 from atrund.config import Config, ConfigError, load, report, warnings
 from atrund.daemon import Daemon, build
@@ -31,9 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     options = _parser().parse_args(argv)
     hangups = _Hangups()
+    handed = handed_over(os.environ)
 
     def read() -> Config:
-        return load(options.config, hostname=socket.gethostname(), machine_id=_machine_id())
+        name = options.name or ""
+        file = options.config or _FOLDER / name / "atrund.toml"
+        return load(file, hostname=socket.gethostname(), machine_id=_machine_id(), name=name)
 
     try:
         config = read()
@@ -49,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     adopt(read_masks(config.policy.mask))
     log_output = journal.configure(config.log.level, config.log.format)
     try:
-        return asyncio.run(_serve(config, read, hangups))
+        return asyncio.run(_serve(config, read, hangups, handed))
     finally:
         hangups.ignore()
         log_output.close()
 
 
-async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups") -> int:
+async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups", handed: list[Handed]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,7 +71,7 @@ async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups"
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     notify = Service(os.environ)
     ledger = await loop.run_in_executor(None, open_ledger, config.state_dir)
-    daemon = build(config, ledger=ledger, notify=notify)
+    daemon = build(config, ledger=ledger, notify=notify, handed=handed)
     try:
         await daemon.start()
     except OSError as error:
@@ -130,10 +135,27 @@ _M_ARENA_MAX: Final = -8
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="atrund", description="Runs AT commands for those who are allowed.")
-    parser.add_argument("--config", type=Path, default=Path("/etc/atrund/atrund.toml"), metavar="FILE")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="instead of /etc/atrund/atrund.toml; conf.d beside it is read too"
+    )
+    parser.add_argument(
+        "--name",
+        type=_name,
+        metavar="NAME",
+        help="one of several daemons: its file is /etc/atrund/NAME/atrund.toml; node, state and socket end with it",
+    )
     parser.add_argument("--check", action="store_true", help="say whether the configuration is right, and end")
     parser.add_argument("--version", action="version", version=f"atrund {__version__}")
     return parser
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,16}", text):
+        raise argparse.ArgumentTypeError("1 to 16 of the characters A-Z a-z 0-9 _ -")
+    return text
+
+
+_FOLDER: Final = Path("/etc/atrund")
 
 
 def _machine_id() -> str | None:

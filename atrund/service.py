@@ -5,8 +5,11 @@ sdnotify reads `$NOTIFY_SOCKET` itself, swallows every error, encodes Latin-1 an
 a full socket is only a status, and the next ping comes soon.
 """
 
+import contextlib
 import os
+import socket
 import time
+from array import array
 from collections.abc import Mapping
 
 import sdnotify
@@ -45,13 +48,24 @@ class Service:
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
-    def stopping(self) -> None:
-        """The daemon is on its way down."""
-        self._notify("STOPPING=1")
+    def stopping(self, seconds: float) -> None:
+        """The daemon is on its way down, and may need so many seconds from now on."""
+        self._notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def ping(self) -> None:
         """The watchdog's sign of life."""
         self._notify("WATCHDOG=1")
+
+    def store(self, descriptor: int, name: str) -> None:
+        """Leave a descriptor with systemd, for the next start of this unit (sd_pid_notify_with_fds(3))."""
+        if self._notifier is not None and self._notifier.socket is not None:
+            with contextlib.suppress(OSError):  # as above: what is lost costs a restart's convenience
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+                self._notifier.socket.sendmsg([f"FDSTORE=1\nFDNAME={name}".encode()], rights)
+
+    def unstore(self, name: str) -> None:
+        """Have what was left under a name closed."""
+        self._notify("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def close(self) -> None:
         """Gives the socket back."""

@@ -305,7 +305,7 @@ def test_certificate_and_key(load: Load, wrong: Callable[..., list[str]], tmp_pa
         ("[tpc]", "tpc: unknown key; did you mean tcp?"),
         ("baudrate = 9600", "baudrate: unknown key; did you mean module.baudrate?"),
         ("port = 1", "port: unknown key; did you mean module.port or tcp.port or tcp.client.port or mqtt.port?"),
-        ("[log]\nxyz = 1", "log.xyz: unknown key; known here: format, level"),
+        ("[log]\nxyz = 1", "log.xyz: unknown key; known here: audit_chain, format, level"),
         ("[xyzzy]", "xyzzy: unknown key; known here: "),
         ('"\\u0007" = 1', "\\x07: unknown key; known here: "),
         ("tcp = 1", "tcp: 1 is a number; a table of options"),
@@ -335,8 +335,15 @@ def test_certificate_and_key(load: Load, wrong: Callable[..., list[str]], tmp_pa
         ("[mqtt]\nprefix = '$SYS'", 'mqtt.prefix: "$SYS" is not allowed'),
         ("[mqtt]\nprefix = '/a'", 'mqtt.prefix: "/a" is not allowed'),
         ("[mqtt]\nreply_prefixes = ['a']", 'mqtt.reply_prefixes[0]: "a" is not allowed; a topic prefix that ends'),
+        ("[mqtt]\nmetrics = '5s'", 'mqtt.metrics: "5s" is out of range; seconds or a string'),
+        ("[mqtt.homeassistant]\nprefix = 'ha/'", 'mqtt.homeassistant.prefix: "ha/" is not allowed; topic levels as'),
+        (
+            "[mqtt.homeassistant]\nprefx = 'ha'",
+            "mqtt.homeassistant.prefx: unknown key; did you mean mqtt.homeassistant",
+        ),
         ("[mqtt]\nspool_bytes = '32MB'", 'mqtt.spool_bytes: "32MB" is no size; bytes or a string such as'),
         ("[mqtt]\nspool_bytes = 1", "mqtt.spool_bytes: 1 is out of range; bytes"),
+        ("[mqtt]\nspool = 'ram'", 'mqtt.spool: "ram" is unknown; one of "disk", "memory"'),
         ("[local]\nsocket = 'x'", 'local.socket: "x" is none; an absolute path'),
         (f"[local]\nsocket = '/{'x' * 107}'", "local.socket: has 108 bytes; an absolute path of at most 107 bytes"),
         ("[local]\nmode = '9'", 'local.mode: "9" is no file mode; a file mode in octal, as a string: "0660"'),
@@ -441,7 +448,7 @@ def test_an_mqtt_password_needs_a_user(wrong: Callable[..., list[str]], tmp_path
     secret_file(tmp_path, "a", "a")
     secret_file(tmp_path, "empty", "\n")
     assert wrong('[mqtt]\npassword_file = "a"') == [
-        "mqtt.password_file: a password without a user; set mqtt.user as well"
+        "mqtt.password_file: a password without a user; set mqtt.user as well, or mqtt.user_file"
     ]
     assert wrong('[mqtt]\nuser = "u"\npassword_file = "empty"') == [
         "mqtt.password_file: the file's content doesn't fit; a password that is not empty"
@@ -541,12 +548,28 @@ def test_any_value_is_taken_or_refused_under_its_key(
         ("[tcp]\nidle_timeout = 0", "tcp.idle_timeout: with 0 a peer that vanishes keeps its place"),
         ("[tcp]\nenabled = true\nport = 0", "tcp.port: with 0 the kernel chooses a port"),
         ("[mqtt]\nenabled = true\nhost = 'b'\ninsecure = true", "mqtt.insecure: commands, answers and the password"),
+        (
+            "[mqtt]\nenabled = true\nspool = 'memory'",
+            'mqtt.spool_bytes: with mqtt.spool = "memory" events may take 48 MiB',
+        ),
+        (
+            "[mqtt.homeassistant]\nenabled = true",
+            "mqtt.homeassistant.enabled: does nothing while mqtt.enabled is false",
+        ),
         ("[local]\nmode = '0666'", "local.mode: every user of this machine may run commands"),
     ],
 )
 def test_what_is_doubtful_is_warned_of(load: Load, text: str, said: str) -> None:
     warnings = config.warnings(load(text))
     assert [warning for warning in warnings if warning.startswith(said)]
+
+
+@pytest.mark.parametrize(
+    "text", ["spool = 'disk'", "spool = 'memory'\nspool_bytes = '8MiB'", "enabled = false\nspool = 'memory'"]
+)
+def test_a_spool_that_takes_little_memory_is_not(load: Load, text: str) -> None:
+    given = text if "enabled" in text else f"enabled = true\n{text}"
+    assert not [one for one in config.warnings(load(f"[mqtt]\n{given}")) if "spool" in one]
 
 
 def test_the_configuration_is_hashable_and_frozen(load: Load) -> None:

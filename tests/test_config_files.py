@@ -128,3 +128,27 @@ def test_secrets_are_looked_for_beside_the_main_file(write: Write, tmp_path: Pat
     secret = load(tmp_path).mqtt.password
     assert secret is not None
     assert secret.reveal() == "hunter2hunter2"
+
+
+def test_one_daemon_of_several_has_all_of_its_own(write: Write, tmp_path: Path) -> None:
+    def named(text: str, hostname: str = "box") -> Config:
+        (tmp_path / "atrund.toml").write_text(text)
+        return config.load(
+            tmp_path / "atrund.toml", hostname=hostname, machine_id="0123456789abcdef" * 2, environ={}, name="roof"
+        )
+
+    write("")
+    given = named("")
+    assert given.node == f"{load_node(tmp_path)}-roof"
+    assert str(given.state_dir) == "/var/lib/atrund-roof"
+    assert str(given.local.socket) == "/run/atrund-roof.sock"
+    long = named("", hostname="h" * 70).node
+    assert len(long) == 64
+    assert long.endswith("-roof")
+    own = named('node = "a"\nstate_dir = "/b"\n[local]\nsocket = "/c"\n')
+    assert (own.node, str(own.state_dir), str(own.local.socket)) == ("a", "/b", "/c")
+    assert named('[local]\nsocket = ""\n').local.socket is None
+
+
+def load_node(folder: Path) -> str:
+    return config.load(folder / "atrund.toml", hostname="box", machine_id="0123456789abcdef" * 2, environ={}).node

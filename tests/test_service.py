@@ -38,12 +38,12 @@ def test_each_message_as_systemd_reads_it(systemd: socket.socket, service: Servi
     service.ready("3 doors open")
     service.status("waiting for the module")
     service.ping()
-    service.stopping()
+    service.stopping(2.5)
     assert [systemd.recv(4096) for _ in range(4)] == [
         b"READY=1\nSTATUS=3 doors open",
         b"STATUS=waiting for the module",
         b"WATCHDOG=1",
-        b"STOPPING=1",
+        b"STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000",
     ]
 
 
@@ -105,3 +105,20 @@ def test_a_systemd_that_has_gone_is_no_error(tmp_path: Path, monkeypatch: pytest
 )
 def test_the_watchdog_is_asked_for_by_the_environment(environ: dict[str, str], interval: float | None) -> None:
     assert Service(environ).watchdog_interval == interval
+
+
+def test_a_listener_is_left_with_systemd(systemd: socket.socket, service: Service) -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        service.store(one.fileno(), "tcp-127.0.0.1-1024")
+        said, (descriptor,), _, _ = socket.recv_fds(systemd, 4096, 4)
+        with socket.socket(fileno=descriptor) as there:
+            assert there.getsockname() == one.getsockname()
+    assert said == b"FDSTORE=1\nFDNAME=tcp-127.0.0.1-1024"
+    service.unstore("tcp-127.0.0.1-1024")
+    assert systemd.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=tcp-127.0.0.1-1024"
+
+
+def test_without_systemd_nothing_is_left_anywhere() -> None:
+    Service({}).store(0, "none")
+    Service({}).unstore("none")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atrund.config.checks import mistakes as _between
 from atrund.config.checks import warnings
-from atrund.config.files import read_files
+from atrund.config.files import Table, read_files
 from atrund.config.mqtt import Mqtt
 from atrund.config.reader import ConfigError, Mistake, Place, keys, read_table
 from atrund.config.values import (
@@ -63,15 +63,21 @@ __all__ = [
     "warnings",
 ]
 
+NODE_MAX = 64
+"""Characters of a node's name, which is a level of every topic."""
+
 # Chosen once at random; it must never change, for it goes into every default node name.
 APP_ID = bytes.fromhex("6f2d1c7e5b8a4e0fa3d94c17e2b06958")
 
 
-def load(path: Path, *, hostname: str, machine_id: str | None, environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: Path, *, hostname: str, machine_id: str | None, environ: Mapping[str, str] = os.environ, name: str = ""
+) -> Config:
     """Reads the file, those of `conf.d` beside it and the secrets they name. Raises `ConfigError` with every mistake.
 
     `hostname` and `machine_id` (content of /etc/machine-id, None if there is none) make the default node name.
-    Relative paths of secret files are looked for in `$CREDENTIALS_DIRECTORY` first, then beside the main file.
+    `name` is that of one daemon of several on a machine: its defaults of `node`, `state_dir` and `local.socket` end
+    with it. Relative paths of secret files are looked for in `$CREDENTIALS_DIRECTORY` first, then beside the main file.
     """
     table = read_files(path)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -81,7 +87,9 @@ def load(path: Path, *, hostname: str, machine_id: str | None, environ: Mapping[
     config, mistakes = read_table(Config, table.values, Place("", folders), every)
     wrong = {mistake.key.partition(".")[0].partition("[")[0] for mistake in mistakes}
     mistakes += _between(config, frozenset({"sms", "tcp", "mqtt", "module", "recovery", "policy"} - wrong))
-    node = config.node or _default_node(hostname, machine_id)
+    if name:
+        config = _of_several(config, table, name)
+    node = config.node or _default_node(hostname, machine_id, name)
     if not config.node and config.mqtt.enabled and _app_specific(machine_id) is None and "node" not in wrong:
         mistakes.append(Mistake("node", "has no default, for this machine has no machine id", "a name of its own"))
     if mistakes:
@@ -96,11 +104,23 @@ def report(error: ConfigError) -> str:
     return f"{error}\n{count} mistake{'s' if count > 1 else ''}"
 
 
-def _default_node(hostname: str, machine_id: str | None) -> str:
-    """`<hostname>-<8 hex>`; the host name alone where there is no machine id."""
-    name = _plain(hostname)[:48] or "atrund"
+def _of_several(config: Config, table: Table, name: str) -> Config:
+    if "state_dir" not in table.values:
+        config = replace(config, state_dir=config.state_dir.with_name(f"{config.state_dir.name}-{name}"))
+    local = table.values.get("local")
+    if config.local.socket is not None and not (isinstance(local, dict) and "socket" in local):
+        socket = config.local.socket.with_stem(f"{config.local.socket.stem}-{name}")
+        config = replace(config, local=replace(config.local, socket=socket))
+    return config
+
+
+def _default_node(hostname: str, machine_id: str | None, name: str) -> str:
+    """`<hostname>-<8 hex>`, with the name of one of several behind it; no hex where there is no machine id."""
+    behind = f"-{name}" if name else ""
     own = _app_specific(machine_id)
-    return name if own is None else f"{name}-{own[:4].hex()}"
+    if own is not None:
+        behind = f"-{own[:4].hex()}{behind}"
+    return (_plain(hostname)[: NODE_MAX - len(behind)] or "atrund") + behind
 
 
 def _app_specific(machine_id: str | None) -> bytes | None:

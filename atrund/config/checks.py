@@ -6,13 +6,14 @@ from ipaddress import ip_address
 from os.path import realpath
 
 from atrund.config import tls
-from atrund.config.mqtt import Mqtt
+from atrund.config.mqtt import Fallback, Mqtt
 from atrund.config.reader import Mistake, quote
 from atrund.config.values import Config, Module, Policy, Sms, Tcp
 
 SMS_ENTRIES_MAX = 8  # the vendor's white list has 8 places, for numbers and passwords together (SMS-10)
 FIREWALL4_MAX = 5  # the vendor's number of rules (TCP-2)
 FIREWALL6_MAX = 16  # ours: the kernel's filter program stays short
+SPOOL_IN_MEMORY = 8 * 1024**2  # bytes of events in memory that need no word: a third of what the daemon itself takes
 WIDE_PREFIX = 6  # a white-list prefix with fewer digits than this spans more than a number block of one operator
 
 
@@ -142,18 +143,34 @@ def _bearer(tcp: Tcp) -> Iterator[Mistake]:
 
 
 def _mqtt(mqtt: Mqtt) -> Iterator[Mistake]:
-    if mqtt.password is not None and not mqtt.user:
-        yield Mistake("mqtt.password_file", "a password without a user", "set mqtt.user as well")
+    if mqtt.user and mqtt.user_from is not None:
+        yield Mistake("mqtt.user_file", "is set, and mqtt.user as well", "one of them")
+    if mqtt.password is not None and not mqtt.user and mqtt.user_from is None:
+        yield Mistake("mqtt.password_file", "a password without a user", "set mqtt.user as well, or mqtt.user_file")
     if (mqtt.cert_file is None) != (mqtt.key_file is None):
         there, lacking = ("key", "cert") if mqtt.cert_file is None else ("cert", "key")
         yield Mistake(f"mqtt.{there}_file", f"is set without mqtt.{lacking}_file", "set both or neither")
     if not mqtt.tls:
-        for name in ("ca_file", "cert_file", "key_file"):
-            if getattr(mqtt, name) is not None:
+        for name in ("ca_file", "cert_file", "key_file", "server_name", "alpn"):
+            if getattr(mqtt, name):
                 yield Mistake(f"mqtt.{name}", "is set while mqtt.tls is false", "mqtt.tls = true")
-    if mqtt.enabled and not mqtt.tls and not mqtt.insecure and not _is_loopback(mqtt.host):
-        right = "mqtt.tls = true, a broker on localhost, or mqtt.insecure = true"
-        yield Mistake("mqtt.host", f"clear text to {quote(mqtt.host)} can be read on the way", right)
+    yield from _brokers(mqtt)
+
+
+def _brokers(mqtt: Mqtt) -> Iterator[Mistake]:
+    seen: set[tuple[str, int]] = set()
+    every: list[tuple[str, Mqtt | Fallback]] = [("mqtt", mqtt)]
+    every += [(f"mqtt.fallbacks[{index}]", one) for index, one in enumerate(mqtt.fallbacks)]
+    for key, broker in every:
+        if (broker.host, broker.port) in seen:
+            wrong = f"{quote(broker.host)}, port {broker.port}, stands there twice"
+            yield Mistake(key, wrong, "each broker once; mqtt.host is the first")
+        seen.add((broker.host, broker.port))
+        if key != "mqtt" and not mqtt.tls and (broker.server_name or broker.alpn):
+            yield Mistake(key, "has server_name or alpn while mqtt.tls is false", "mqtt.tls = true")
+        if mqtt.enabled and not mqtt.tls and not mqtt.insecure and not _is_loopback(broker.host):
+            right = "mqtt.tls = true, a broker on localhost, or mqtt.insecure = true"
+            yield Mistake(f"{key}.host", f"clear text to {quote(broker.host)} can be read on the way", right)
 
 
 def _policy(policy: Policy) -> Iterator[Mistake]:
@@ -202,8 +219,16 @@ def _warnings(config: Config) -> Iterator[str]:
     yield from _sms_warnings(config.sms)
     yield from _tcp_warnings(config.tcp)
     mqtt = config.mqtt
-    if mqtt.enabled and mqtt.insecure and not mqtt.tls and not _is_loopback(mqtt.host):
+    hosts = (mqtt.host, *(fallback.host for fallback in mqtt.fallbacks))
+    if mqtt.enabled and mqtt.insecure and not mqtt.tls and not all(map(_is_loopback, hosts)):
         yield "mqtt.insecure: commands, answers and the password travel in clear text"
+    if mqtt.enabled and mqtt.spool == "memory" and mqtt.spool_bytes > SPOOL_IN_MEMORY:
+        most = mqtt.spool_bytes * 3 // 2 // 1024**2
+        yield f'mqtt.spool_bytes: with mqtt.spool = "memory" events may take {most} MiB of it; a few MiB suit a router'
+    if mqtt.homeassistant.enabled and not mqtt.enabled:
+        yield "mqtt.homeassistant.enabled: does nothing while mqtt.enabled is false"
+    if mqtt.enabled and mqtt.tls:
+        yield from tls.broker_warnings(mqtt)
     if config.recovery.timeout_action == "reboot" and not config.recovery.per_hour:
         yield "recovery.per_hour: with 0 the module is never rebooted, whatever timeout_action says"
     if config.local.mode & 0o002:

@@ -48,14 +48,38 @@ def read_files(path: Path) -> Table:
 
     Names that begin with a dot are left out, as editors and package managers leave such behind.
     """
-    table = Table(path, _parse(path))
+    table = Table(path, read_file(path))
     for further in _further(path):
-        given = _parse(further)
+        given = read_file(further)
         try:
             _put(table, table.values, given, further)
         except RecursionError:
             raise ConfigError(further, (_TOO_DEEP,)) from None
     return table
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Read one file as TOML has it. Raises `ConfigError`."""
+    try:
+        # Not to wait for whoever might write into a pipe; what is no file would read as an empty one.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(path, (Mistake("", "is no regular file", "the path of a TOML file"),))
+            content = file.read(FILE_MAX + 1)
+    except OSError as error:
+        right = "the path of a TOML file that can be read"
+        raise ConfigError(path, (Mistake("", error.strerror or "can't be read", right),)) from None
+    if len(content) > FILE_MAX:
+        raise ConfigError(path, (Mistake("", "is too long", f"at most {FILE_MAX} bytes"),))
+    try:
+        return tomli.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(path, (Mistake(f"line {line}", "is not UTF-8", "save the file as UTF-8"),)) from None
+    except RecursionError:
+        raise ConfigError(path, (_TOO_DEEP,)) from None
+    except ValueError as error:
+        raise ConfigError(path, (_syntax(str(error)),)) from None
 
 
 def _further(path: Path) -> list[Path]:
@@ -80,30 +104,6 @@ def _put(table: Table, into: dict[str, object], given: dict[str, object], file: 
         else:
             into[name] = value
             table.origins[key] = file
-
-
-def _parse(path: Path) -> dict[str, object]:
-    """The file as TOML has it."""
-    try:
-        # Not to wait for whoever might write into a pipe; what is no file would read as an empty one.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(path, (Mistake("", "is no regular file", "the path of a TOML file"),))
-            content = file.read(FILE_MAX + 1)
-    except OSError as error:
-        right = "the path of a TOML file that can be read"
-        raise ConfigError(path, (Mistake("", error.strerror or "can't be read", right),)) from None
-    if len(content) > FILE_MAX:
-        raise ConfigError(path, (Mistake("", "is too long", f"at most {FILE_MAX} bytes"),))
-    try:
-        return tomli.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(path, (Mistake(f"line {line}", "is not UTF-8", "save the file as UTF-8"),)) from None
-    except RecursionError:
-        raise ConfigError(path, (_TOO_DEEP,)) from None
-    except ValueError as error:
-        raise ConfigError(path, (_syntax(str(error)),)) from None
 
 
 def _syntax(message: str) -> Mistake:

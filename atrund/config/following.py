@@ -26,7 +26,10 @@ FOLLOWED: Final = frozenset(
     tcp.client.token_file tcp.client.tls.enabled tcp.client.tls.ca tcp.client.tls.certificate tcp.client.tls.key
     tcp.client.tls.server_name
     tcp.tls.certificate tcp.tls.key tcp.tls.client_ca
-    mqtt.remote_at mqtt.run_queued mqtt.reply_prefixes mqtt.urc
+    mqtt.remote_at mqtt.run_queued mqtt.reply_prefixes mqtt.urc mqtt.metrics
+    mqtt.user mqtt.user_file mqtt.password_file mqtt.ca_file mqtt.cert_file mqtt.key_file mqtt.keepalive
+    mqtt.connect_timeout
+    mqtt.homeassistant.enabled mqtt.homeassistant.prefix
     policy.remote_admin policy.confirm_after policy.mask
     policy.sms.default policy.sms.rules policy.sms.hazards
     policy.tcp.default policy.tcp.rules policy.tcp.hazards
@@ -43,6 +46,11 @@ WITH: Final[Mapping[str, frozenset[str]]] = {
     "tcp.tls.certificate": frozenset({"tcp.tls.enabled"}),
     "tcp.tls.key": frozenset({"tcp.tls.enabled"}),
     "tcp.tls.client_ca": frozenset({"tcp.tls.enabled"}),
+    **dict.fromkeys(
+        # What is meant for another broker is not to be shown to this one.
+        "mqtt.user mqtt.user_file mqtt.password_file mqtt.ca_file mqtt.cert_file mqtt.key_file".split(),
+        frozenset({"mqtt.host", "mqtt.port", "mqtt.fallbacks", "mqtt.tls"}),
+    ),
 }
 """Options that mean something only together with others, and so wait for the restart where these do."""
 

@@ -297,6 +297,7 @@ class Log:
 
     level: Level = option("info", kinds.choice("debug", "info", "warning", "error"))
     format: Format = option("auto", kinds.choice("auto", "console", "journal", "json"))
+    audit_chain: bool = option(False, kinds.flag)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import Final, NoReturn
 
 COMMANDS: Final = {
+    "setup": "make a first configuration",
     "at": "run an AT command line",
     "status": "show the state of the daemon",
     "lend": "run a program of yours with the module's port",
+    "audit": "show who did what, and what was decided",
     "doctor": "examine modules, ports and the daemon",
     "explain": "say what would become of a command line",
     "doors": "close doors at once, and open them again",
@@ -22,6 +24,7 @@ COMMANDS: Final = {
     "firewall": "who may connect over TCP: add, remove, list",
     "dial": "work at a TCP door somewhere",
     "listen": "take calls of modules and daemons",
+    "fleet": "run commands on many nodes by MQTT, or watch them",
     "sms": "short messages in PDU form; set a password for them",
     "sim": "steer a simulated module",
 }
@@ -63,6 +66,13 @@ def build(arguments: Sequence[str]) -> argparse.ArgumentParser:
         metavar="PATH",
         help="the daemon's control socket (default: $ATRUND_SOCKET, else /run/atrund.sock)",
     )
+    parser.add_argument(
+        "-n",
+        "--name",
+        dest="one_of_several",  # many a subcommand has a `name` of its own
+        metavar="NAME",
+        help="one daemon of several: the same as --socket /run/atrund-NAME.sock",
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, what in COMMANDS.items():
         if name in arguments:
@@ -75,7 +85,13 @@ def build(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = build(arguments).parse_args(arguments)
+    parser = build(arguments)
+    args = parser.parse_args(arguments)
+    name = args.one_of_several
+    if name is not None:
+        if args.socket is not None or not name or "/" in name:
+            parser.error("argument -n/--name: a name alone, and no --socket beside it")
+        args.socket = f"/run/atrund-{name}.sock"
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -6,9 +6,22 @@ import socket
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from atrund.atrun.firewall import Rule, socket_filter
+
+
+class Shelf(Protocol):
+    """Where listeners lie while there is no daemon."""
+
+    def at_port(self, address: str, port: int, interface: str) -> socket.socket | None:
+        """Take the one that listens exactly there, if there is one."""
+
+    def keep(self, listener: socket.socket) -> None:
+        """Leave one there as well."""
+
+    def drop(self, listener: socket.socket) -> None:
+        """Take note that one is closed for good."""
 
 
 def listening(address: str, port: int, interface: str) -> socket.socket:

@@ -38,6 +38,7 @@ class Loan(Protocol):
 
 
 Lend = Callable[[str, float], Awaitable[Loan]]
+Record = Callable[[str, str], None]
 """Lends the module's ports to a peer for so many seconds. Raises `PortError`."""
 
 
@@ -95,7 +96,15 @@ class LocalDoor:
         lend: Lend = lends_nothing,
         status_group: str = "",
         command_group: str = "",
+        given: socket.socket | None = None,
+        record: Record | None = None,
     ) -> None:
+        """`given` is a socket that listens there already, whose mode and group are for those to say who gave it.
+
+        `record` is told who was refused what is no request; by default it is logged.
+        """
+        self._record = record or _log
+        self._given = given
         self._path = path
         self._mode = mode
         self._group = group
@@ -110,9 +119,6 @@ class LocalDoor:
 
     async def start(self) -> None:
         """Open the socket. Raises `OSError`; a socket that another daemon still serves is left alone."""
-        if _is_served(self._path):
-            raise OSError(f"{self._path}: another daemon serves it already")
-        group = group_id(self._group, "local.group")
         status_group, command_group = self._groups
         self._rights = Rights(
             status_group,
@@ -120,6 +126,13 @@ class LocalDoor:
             group_id(status_group, "local.status_group"),
             group_id(command_group, "local.command_group"),
         )
+        if self._given is not None:
+            # Not as a unix server: asyncio takes the paths of those away at their end, from Python 3.13 on.
+            self._server = await asyncio.start_server(self._come, sock=self._given, limit=control.LINE_MAX)
+            return
+        if _is_served(self._path):
+            raise OSError(f"{self._path}: another daemon serves it already")
+        group = group_id(self._group, "local.group")
         mask = os.umask(0o177)  # nobody else gets in before group and mode are set
         try:
             # A socket that nobody serves any more is replaced by asyncio; any other file is not touched.
@@ -131,7 +144,7 @@ class LocalDoor:
         self._path.chmod(self._mode)
 
     async def close(self) -> None:
-        """Close the socket and take it away."""
+        """Close the socket and take it away; one that was given stays, for who connects meanwhile to wait there."""
         if self._server is None:
             return
         self._server.close()
@@ -139,8 +152,9 @@ class LocalDoor:
             task.cancel()
         if self._clients:
             await asyncio.wait(self._clients, timeout=2.0)
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        if self._given is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
 
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -162,6 +176,7 @@ class LocalDoor:
             administer=self._administer,
             lend=self._lend,
             rights=self._rights,
+            record=self._record,
         )
         self._clients[task] = peer.uid
         try:
@@ -185,7 +200,9 @@ class _Client:
         administer: Administer,
         lend: Lend,
         rights: Rights,
+        record: Record,
     ) -> None:
+        self._record = record
         self._reader = reader
         self._writer = writer
         self._runner = runner
@@ -230,7 +247,7 @@ class _Client:
             return
         match request:
             case control.StatusRequest() if no_status:
-                log.warning("status refused", door=Door.LOCAL.value, peer=str(self._peer), detail=no_status)
+                self._record(str(self._peer), "status refused")
                 await self._say(control.ErrorAnswer(no_status))
             case control.StatusRequest():
                 await self._say(control.StatusAnswer(await self._status()))
@@ -240,7 +257,7 @@ class _Client:
                 else:
                     await self._say(control.ErrorAnswer("no command runs on this connection"))
             case control.LendRequest() if no_commands:
-                log.warning("port not lent", door=Door.LOCAL.value, peer=str(self._peer), detail=no_commands)
+                self._record(str(self._peer), "port not lent")
                 await self._say(control.ErrorAnswer(no_commands))
             case control.LendRequest() if self._borrowing is not None:
                 await self._say(control.ErrorAnswer("the port was asked for already on this connection"))
@@ -275,7 +292,7 @@ class _Client:
 
     async def _administered(self, request: control.Reading | control.Administering, why_not: str) -> control.Answer:
         if why_not:
-            log.warning("administration refused", door=Door.LOCAL.value, peer=str(self._peer), detail=why_not)
+            self._record(str(self._peer), "administration refused")
             return control.ErrorAnswer(why_not)
         return await self._administer(request, str(self._peer))
 
@@ -319,6 +336,10 @@ class _Client:
                 await self._writer.drain()
         except (TimeoutError, OSError):  # it does not read, or is gone: reading from it ends too then
             self._writer.transport.abort()
+
+
+def _log(peer: str, what: str) -> None:
+    log.info(what, door=Door.LOCAL.value, peer=peer)
 
 
 def _is_served(path: Path) -> bool:

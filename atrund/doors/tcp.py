@@ -19,7 +19,7 @@ from atrund.atrun.attempts import Attempts, Tally
 from atrund.atrun.firewall import Rule, admits
 from atrund.atrun.request import Door, Reason
 from atrund.doors.connection import Connection, Means, Tell
-from atrund.doors.listening import keep_out, kept_out, let_in, listening, reset
+from atrund.doors.listening import Shelf, keep_out, kept_out, let_in, listening, reset
 from atrund.doors.login import SessionRules
 from atrund.doors.wire import CLOSE_WAIT
 from atrund.ledger import Ledger
@@ -75,12 +75,14 @@ class TcpDoor:
         mirror: Mirror,
         say: Callable[[str], None] = lambda _line: None,
         keep_out: Callable[[socket.socket, tuple[Rule, ...]], None] = keep_out,
+        shelf: Shelf | None = None,
     ) -> None:
         """`rules` gives those of the moment; where to listen is looked at once, at the start.
 
         `say` puts out the service's unsolicited codes (TCP-12); `keep_out` gives the kernel the firewall's rules.
         """
         self._say = say
+        self._shelf = shelf
         self._keep_out = keep_out
         self.ports: tuple[int, ...] = ()
         """The ports listened on, one an address; they matter where the kernel chose."""
@@ -110,7 +112,7 @@ class TcpDoor:
         for address in self._rules.listen:
             everywhere = ip_address(address).is_loopback or not self._rules.interfaces
             for interface in ("",) if everywhere else self._rules.interfaces:
-                listener = listening(address, port, interface)
+                listener = self._from_shelf(address, port, interface) or listening(address, port, interface)
                 self._listeners.append(listener)
                 self._filter(listener)
                 if self._greeter is not None:
@@ -119,6 +121,9 @@ class TcpDoor:
                     server = await loop.create_server(self.expect, sock=listener, backlog=BACKLOG)
                     self._servers.append(server)
                 port = port or listener.getsockname()[1]
+        if self._shelf is not None:
+            for listener in self._listeners:
+                self._shelf.keep(listener)
         self.ports = tuple(listener.getsockname()[1] for listener in self._listeners)
 
     def follow(self) -> None:
@@ -286,7 +291,14 @@ class TcpDoor:
             self._outcast.discard(connection)
             self._say("#TCPATRUN: <DISCONNECT>")
 
+    def _from_shelf(self, address: str, port: int, interface: str) -> socket.socket | None:
+        return None if self._shelf is None else self._shelf.at_port(address, port, interface)
+
     def _stop_listening(self) -> None:
+        if self._shelf is not None:
+            for listener in self._listeners:
+                if listener.fileno() >= 0:
+                    self._shelf.drop(listener)
         for server in self._servers:
             server.close()
         if self._greeter is not None:

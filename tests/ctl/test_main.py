@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program atrunctl as a whole: its help, its errors, its start, its end."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys: Capture) -> None:
     assert exit_code("--help") == 0
     shown = capsys.readouterr().out
     for name, what in COMMANDS.items():
-        assert f"    {name:12} {what}" in shown
+        assert re.search(rf"(?m)^    {name} +{what}$", shown)
     assert "3  the daemon or the simulator cannot be reached" in shown
 
 
@@ -125,3 +126,14 @@ def test_a_connection_that_breaks_is_said(
     monkeypatch.setattr(socket.socket, call, break_off)
     assert main(["--socket", server.path, "status"]) == 3
     assert f"{words}: Connection reset by peer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("-n", ""), ("-n", "a/b"), ("-n", "roof", "--socket", "/x")])
+def test_a_name_stands_alone(words: tuple[str, ...], capsys: Capture) -> None:
+    assert exit_code(*words, "status") == 2
+    assert "argument -n/--name: a name alone, and no --socket beside it" in capsys.readouterr().err
+
+
+def test_a_name_is_that_of_a_socket(capsys: Capture) -> None:
+    assert main(["-n", "roof", "status"]) == 3
+    assert "/run/atrund-roof.sock" in capsys.readouterr().err

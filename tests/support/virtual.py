@@ -67,6 +67,10 @@ class AtOnce:
     def missed(self) -> int:
         return self.refused + self.store.missed
 
+    @property
+    def is_alive(self) -> bool:
+        return True
+
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
         if self.hung:
