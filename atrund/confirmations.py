@@ -104,7 +104,8 @@ class Confirmations:
             raise
         life = Life()
         life.step(Event.RECORDED)
-        self._open[armed.id] = _Open(armed, life, next=armed.due)
+        self._open[armed.id] = opened = _Open(armed, life, next=armed.due)
+        self._tell(opened, f"to be confirmed within {self.after:g} s")
         self._news.set()
         line: str = armed.line(self._ledger.run)
         return line
@@ -152,7 +153,7 @@ class Confirmations:
                 continue
             for armed in found:
                 if why := _unusable(armed):
-                    log.error("an undo can't be run and is left in the ledger", detail=why, rid=armed.rid)
+                    log.error("an undo can't be run and is left in the ledger", detail=why, id=armed.rid)
                 else:
                     life = Life(State.ARMED)
                     life.step(Event.FOUND_AFTER_RESTART)
@@ -182,7 +183,7 @@ class Confirmations:
             one.life.step(Event.NOT_OK)
             one.tries += 1
             one.next = self._ledger.run + retry_after(one.tries)
-            log.warning("undo failed", id=one.armed.rid, detail=why, tries=one.tries)
+            log.warning("undo failed", id=one.armed.rid, door=one.armed.door, detail=why, tries=one.tries)
 
     async def _run_undo(self, group: list[_Open]) -> str:
         """Run each command of the undo as a line of its own, so that one that fails holds up none; why any did."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-LINE_MAX: Final = 65536
-"""Longest line in bytes, its LF included, either way: 32 times the longest command (REQ-4), and a bound on memory."""
+from atrund.fields import LINE_MAX as LINE_MAX  # noqa: PLC0414 - of the messages, too
+from atrund.fields import ControlError as ControlError  # noqa: PLC0414 - as above
+from atrund.fields import Fields, quote
 
 TIMEOUT_MS_DEFAULT: Final = 300_000
 TIMEOUT_MS_MIN: Final = 1_000
@@ -21,12 +22,6 @@ TIMEOUT_MS_MAX: Final = 3_600_000
 ID_MAX: Final = 128
 """Longest id that a client may give its request, in characters: room for a uuid with a name before it."""
 
-NAMES_MAX: Final = 256
-"""Names in a request: there are some 150 settings, and a look at each takes its time."""
-
-NESTED_MAX: Final = 8
-"""Levels of a value in a request: the deepest setting has three, and Python's own limit depends on who looks."""
-
 LEND_DEFAULT: Final = 600
 LEND_MAX: Final = 86_400
 """Seconds that the ports are lent for: a firmware update takes minutes, and who needs a day has forgotten it."""
@@ -34,12 +29,14 @@ LEND_MAX: Final = 86_400
 LOG_PAGE: Final = 20
 """Entries of the history of SMS in one answer: of the longest, with a text of 160 characters, they fill 40 kB."""
 
+AUDIT_PAGE: Final = 100
+"""Rows of the audit in one answer, or fewer where they are long; 200 octets each are usual."""
+
+FILTER_MAX: Final = 256
+"""Characters of what rows of the audit are looked for by: the longest login and topic level are shorter."""
+
 DOORS: Final = ("sms", "tcp", "mqtt", "local", "monitor")
 """What a request may name as a door."""
-
-
-class ControlError(ValueError):
-    """A line that is no message: names the key, what was wrong and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +122,36 @@ class SmsLogRequest:
     before: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AuditRequest:
+    """Show rows of the audit, at most `limit`, the newest first; `before`: only those before that number.
+
+    The others say which: `since` and `until` (RFC 3339 in UTC with milliseconds), `door`, `id`, and `peer` and `event`
+    or what they begin with. "" is any.
+    """
+
+    limit: int = AUDIT_PAGE
+    before: int = 0
+    since: str = ""
+    until: str = ""
+    door: str = ""
+    peer: str = ""
+    event: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditVerifyRequest:
+    """Check the chain over the audit, and tell the hash of row `at`."""
+
+    at: int = 0
+
+
 Reading = ExplainRequest | SettingsRequest
 """What changes nothing and tells no secret: for those who may read the status."""
-Administering = ExportRequest | ImportRequest | ResetRequest | DoorsRequest | SmsLogRequest
+Administering = (
+    ExportRequest | ImportRequest | ResetRequest | DoorsRequest | SmsLogRequest | AuditRequest | AuditVerifyRequest
+)
 """What changes something, or tells what is not for everybody: for those who may run commands."""
 Request = AtRequest | StatusRequest | CancelRequest | LendRequest | Reading | Administering
 
@@ -210,11 +234,11 @@ def encode(message: Request | Answer) -> bytes:
 
 def decode_request(line: bytes) -> Request:
     """The request of a line, with or without its LF. Raises ControlError."""
-    fields = _Fields(line)
+    fields = Fields(line)
     op = fields.text("op")
     read = _REQUESTS.get(op)
     if read is None:
-        raise ControlError(f"op: {_quote(op)} is unknown; known are {', '.join(map(_quote, _REQUESTS))}")
+        raise ControlError(f"op: {quote(op)} is unknown; known are {', '.join(map(quote, _REQUESTS))}")
     request = read(fields)
     fields.refuse_others(op)
     return request
@@ -222,134 +246,20 @@ def decode_request(line: bytes) -> Request:
 
 def decode_answer(line: bytes) -> Answer:
     """The answer of a line, with or without its LF. Raises ControlError."""
-    fields = _Fields(line)
+    fields = Fields(line)
     event = fields.text("event")
     read = _ANSWERS.get(event)
     if read is None:
-        raise ControlError(f"event: {_quote(event)} is unknown to this version of atrunctl")
+        raise ControlError(f"event: {quote(event)} is unknown to this version of atrunctl")
     return read(fields)
-
-
-class _Fields:
-    """The keys and values of a line; remembers which were asked for."""
-
-    def __init__(self, line: bytes) -> None:
-        if len(line) > LINE_MAX:
-            raise ControlError(f"the line has {len(line)} bytes; at most {LINE_MAX} are read")
-        try:
-            values = json.loads(line.decode("utf-8"), object_pairs_hook=_no_twins, parse_constant=_no_constant)
-        except UnicodeDecodeError as error:
-            raise ControlError(f"the line is no UTF-8 at byte {error.start}") from None
-        except json.JSONDecodeError as error:
-            raise ControlError(f"the line is no JSON: {error.msg} at column {error.colno}") from None
-        except ControlError:
-            raise
-        except (RecursionError, ValueError):
-            # Nesting, and a number of thousands of digits, that Python refuses to read.
-            raise ControlError("the line is no message: nested too deep, or a number too long") from None
-        if not isinstance(values, dict):
-            raise ControlError('the line is no JSON object; right is for example {"op":"at","cmd":"AT+CSQ"}')
-        self._values: dict[str, object] = values
-        self._asked: set[str] = set()
-
-    def get(self, key: str, right: str) -> object:
-        self._asked.add(key)
-        if key not in self._values:
-            raise ControlError(f"{key}: missing; right is {right}")
-        return self._values[key]
-
-    def text(self, key: str) -> str:
-        value = self.get(key, "a text")
-        if not isinstance(value, str):
-            raise ControlError(f"{key}: {_kind(value)} given; right is a text")
-        return value
-
-    def text_or_null(self, key: str, longest: int = LINE_MAX) -> str | None:
-        self._asked.add(key)
-        value = self._values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or len(value) > longest:
-            given = f"a text of {len(value)} characters" if isinstance(value, str) else _kind(value)
-            raise ControlError(f"{key}: {given} given; right is a text of at most {longest} characters, or null")
-        return value
-
-    def unicode(self, key: str) -> str:
-        value = self.text(key)
-        _expect_unicode(key, value)
-        return value
-
-    def unicode_or_null(self, key: str, longest: int = LINE_MAX) -> str | None:
-        value = self.text_or_null(key, longest)
-        _expect_unicode(key, value or "")
-        return value
-
-    def texts(self, key: str, right: str = "a list of texts") -> tuple[str, ...]:
-        value = self.get(key, right)
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise ControlError(f"{key}: {_kind(value)} given; right is {right}")
-        _expect_unicode(key, "".join(value))
-        return tuple(value)
-
-    def names(self, key: str) -> tuple[str, ...]:
-        value = self.texts(key)
-        if len(value) > NAMES_MAX:
-            raise ControlError(f"{key}: {len(value)} texts given; right is a list of at most {NAMES_MAX}")
-        return value
-
-    def truth(self, key: str) -> bool:
-        value = self._values.get(key, False)
-        self._asked.add(key)
-        if not isinstance(value, bool):
-            raise ControlError(f"{key}: {_kind(value)} given; right is true or false")
-        return value
-
-    def one_of(self, key: str, known: tuple[str, ...]) -> str:
-        value = self.text(key)
-        if value not in known:
-            raise ControlError(f"{key}: {_quote(value)} is unknown; right is {' or '.join(map(_quote, known))}")
-        return value
-
-    def whole(self, key: str, least: int, most: int, default: int | None = None) -> int:
-        right = f"a whole number from {least} to {most}"
-        self._asked.add(key)
-        if default is not None and key not in self._values:
-            return default
-        value = self.get(key, right)
-        # bool is an int to Python, and none to whoever wrote the request.
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ControlError(f"{key}: {_kind(value)} given; right is {right}")
-        if not least <= value <= most:
-            raise ControlError(f"{key}: {value} is out of range; right is {right}")
-        return value
-
-    def table(self, key: str) -> dict[str, object]:
-        value = self.get(key, "an object")
-        if not isinstance(value, dict):
-            raise ControlError(f"{key}: {_kind(value)} given; right is an object")
-        return value
-
-    def table_of_unicode(self, key: str) -> dict[str, object]:
-        value = self.table(key)
-        if _is_deeper(value, NESTED_MAX):
-            raise ControlError(f"{key}: nested too deep; right are at most {NESTED_MAX} levels")
-        _expect_unicode(key, json.dumps(value, ensure_ascii=False))
-        return value
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def refuse_others(self, op: str) -> None:
-        others = sorted(self._values.keys() - self._asked)
-        if others:
-            known = ", ".join(sorted(self._asked))
-            raise ControlError(f'{_quote(others[0])}: unknown key for op "{op}"; known are {known}')
 
 
 _DURATION_MAX: Final = 2**53
 """The largest whole number that every reader of JSON keeps exactly (RFC 8259 section 6)."""
 
-_REQUESTS: Final[dict[str, Callable[[_Fields], Request]]] = {
+_FILTERS: Final = ("since", "until", "door", "peer", "event", "id")
+
+_REQUESTS: Final[dict[str, Callable[[Fields], Request]]] = {
     "at": lambda fields: AtRequest(
         cmd=fields.unicode("cmd"),
         timeout_ms=fields.whole("timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, default=TIMEOUT_MS_DEFAULT),
@@ -371,10 +281,16 @@ _REQUESTS: Final[dict[str, Callable[[_Fields], Request]]] = {
     "sms_log": lambda fields: SmsLogRequest(
         fields.whole("limit", 1, LOG_PAGE, default=LOG_PAGE), fields.whole("before", 0, _DURATION_MAX, default=0)
     ),
+    "audit": lambda fields: AuditRequest(
+        fields.whole("limit", 1, AUDIT_PAGE, default=AUDIT_PAGE),
+        fields.whole("before", 0, _DURATION_MAX, default=0),
+        **{key: fields.unicode_or_null(key, FILTER_MAX) or "" for key in _FILTERS},
+    ),
+    "audit_verify": lambda fields: AuditVerifyRequest(fields.whole("at", 0, _DURATION_MAX, default=0)),
     "doors": lambda fields: DoorsRequest(fields.one_of("action", ("close", "open")), fields.names("doors")),
 }
 
-_ANSWERS: Final[dict[str, Callable[[_Fields], Answer]]] = {
+_ANSWERS: Final[dict[str, Callable[[Fields], Answer]]] = {
     "accepted": lambda fields: AcceptedAnswer(fields.text("rid"), fields.text_or_null("id")),
     "line": lambda fields: LineAnswer(fields.text("text")),
     "final": lambda fields: FinalAnswer(
@@ -404,6 +320,8 @@ _NAMES: Final[dict[type[Any], tuple[str, str]]] = {
     ResetRequest: ("op", "reset"),
     DoorsRequest: ("op", "doors"),
     SmsLogRequest: ("op", "sms_log"),
+    AuditRequest: ("op", "audit"),
+    AuditVerifyRequest: ("op", "audit_verify"),
     LendRequest: ("op", "lend"),
     AcceptedAnswer: ("event", "accepted"),
     LineAnswer: ("event", "line"),
@@ -417,45 +335,3 @@ _NAMES: Final[dict[type[Any], tuple[str, str]]] = {
 
 _LEFT_OUT: Final[dict[str, object]] = {"mistakes": (), "detail": None}
 """Keys that are only there to say something."""
-
-
-def _no_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys are all different: of two equal ones no reader could say which counts."""
-    values: dict[str, object] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ControlError(f"{_quote(key)}: given twice; once is right")
-        values[key] = value
-    return values
-
-
-def _no_constant(name: str) -> object:
-    raise ControlError(f"{name} is no number of JSON (RFC 8259 section 6)")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Whether lists and objects are nested deeper in a value than so many levels."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(levels == 0 or _is_deeper(one, levels - 1) for one in inside)
-
-
-def _expect_unicode(key: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # JSON can spell what no encoding can carry further.
-        raise ControlError(f"{key}: half of a surrogate pair in it; right is Unicode text") from None
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    for kind, name in ((bool, "a truth value"), (str, "a text"), (int | float, "a number"), (list, "a list")):
-        if isinstance(value, kind):
-            return name
-    return "an object"
-
-
-def _quote(text: str) -> str:
-    """A text of the other side, short and harmless enough for an error message."""
-    return json.dumps(text if len(text) <= 40 else text[:40] + "…")

@@ -101,6 +101,7 @@ async def test_not_confirmed_it_is_undone_before_any_other_doors_turn() -> None:
         assert seen.index("AT+GMI") < seen.index("AT+CFUN=1") < seen.index("AT+GMR")
         assert (functionality(there), undos(there.disk)) == (1, [])
         assert [what for what, _ in there.told if what.startswith("command")] == [
+            "command to be confirmed within 300 s",
             "command not confirmed in time",
             "command undone",
         ]

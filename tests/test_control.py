@@ -13,6 +13,8 @@ from atrund.control import (
     AcceptedAnswer,
     Answer,
     AtRequest,
+    AuditRequest,
+    AuditVerifyRequest,
     CancelRequest,
     ControlError,
     DoneAnswer,
@@ -54,6 +56,10 @@ REQUESTS = [
     LendRequest(86_400),
     SmsLogRequest(),
     SmsLogRequest(7, before=501),
+    AuditRequest(),
+    AuditRequest(7, 501, "2026-11-22T08:00:00.000Z", "2026-11-23T08:00:00.000Z", "tcp", "bob", "login", "r1"),
+    AuditVerifyRequest(),
+    AuditVerifyRequest(at=4711),
 ]
 ANSWERS = [
     AcceptedAnswer("r1"),

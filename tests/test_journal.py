@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from atrund import journal
 from atrund.atrun.secrets import Secret
 from atrund.journal import Journal
+from atrund.journal.kinds import message_id
 from atrund.journal.sinks import STREAM_QUEUE_MAX, JournalSink, StreamSink, serialize
 
 TIMEOUT = 5.0
@@ -94,7 +95,9 @@ def test_the_fields_of_a_request(journald: socket.socket, native: Journal) -> No
         reason=None,
         lines=2,
     )
-    assert received(journald) == {
+    entry = received(journald)
+    assert entry.pop("MESSAGE_ID") == message_id("request ended")
+    assert entry == {
         "MESSAGE": 'request ended from tcp 10.0.0.7, ok, OK, 212 ms, lines=2: AT+CLCK="SC",2',
         "PRIORITY": "6",
         "SYSLOG_IDENTIFIER": "atrund",
@@ -154,8 +157,9 @@ def test_no_key_and_no_value_starts_another_field(event: dict[str, str]) -> None
         None, "", {"event": "e", **{f"k{n}{key}": value for n, (key, value) in enumerate(event.items())}}
     )
     fields = parse(serialize(journal.fields(shown)))
-    assert len(fields) == 3 + len(event)
-    assert all(name in ("MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER") or name.startswith("ATRUND_K") for name in fields)
+    assert len(fields) == 4 + len(event)
+    own = ("MESSAGE", "MESSAGE_ID", "PRIORITY", "SYSLOG_IDENTIFIER")
+    assert all(name in own or name.startswith("ATRUND_K") for name in fields)
     assert all("\n" not in value for value in fields.values())
 
 

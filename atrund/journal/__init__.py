@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 
 from atrund.atrun.secrets import Secret, escape, mask_answer, mask_line
+from atrund.journal.kinds import NOTICES, kind_of, message_id
 from atrund.journal.sinks import JOURNAL_SOCKET, JournalSink, Sink, StreamSink
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -37,7 +38,10 @@ VALUE_MAX: Final = 16 * 1024
 DEPTH_MAX: Final = 4
 
 # Levels as journald has them (syslog's, RFC 5424 6.2.1).
-PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+#
+# error: somebody must act. warning: something is not as it should be. notice: somebody was kept out, or changed
+# something. info: what was done. debug: for who looks for a fault.
+PRIORITY: Final = {"debug": 7, "info": 6, "notice": 5, "warning": 4, "error": 3, "critical": 2}
 
 # Keys that make up the sentence of an entry, and have field names of their own.
 FIELDS: Final = {
@@ -112,7 +116,7 @@ def configure(
     # Not below info: what libraries say at debug level is theirs to read, and paho would show payloads.
     root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
     # The same list each time: loggers that were used before keep it.
-    _processors[:] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, redact, write]
+    _processors[:] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, rank, redact, write]
     structlog.configure(
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -132,6 +136,13 @@ def redact(_logger: object, _method: str, event: Event) -> Event:
         elif key != "exc_info" and value is not None:
             shown[escape(key)] = _fit(key, value, DEPTH_MAX)
     return shown
+
+
+def rank(_logger: object, _method: str, event: Event) -> Event:
+    """Make a notice of an entry whose kind is worth one, in every form of the log."""
+    if event.get("level") == "info" and kind_of(event) in NOTICES:
+        event["level"] = "notice"
+    return event
 
 
 def message(event: Mapping[str, Any]) -> str:
@@ -160,6 +171,8 @@ def fields(event: Mapping[str, Any]) -> dict[str, str]:
         "PRIORITY": str(PRIORITY.get(event.get("level", "info"), 6)),
         "SYSLOG_IDENTIFIER": "atrund",
     }
+    if event.get("level") != "debug":
+        out["MESSAGE_ID"] = message_id(kind_of(event))
     for key, value in event.items():
         if key not in ("event", "level"):
             out[FIELDS.get(key) or _field_name(key)] = value if isinstance(value, str) else _plain(value)
