@@ -15,6 +15,7 @@ from typing import Final
 from atrund import control
 from atrund.at.syntax import parse
 from atrund.atrun import commands, stored
+from atrund.atrun.body import misfit
 from atrund.atrun.explain import explain, explain_peer
 from atrund.atrun.firewall import Rule, admits
 from atrund.atrun.message import is_listed
@@ -66,6 +67,10 @@ class Admin:
                     return self._show(keys)
                 case control.SmsLogRequest(limit, before):
                     return await self._sms_log(limit, before)
+                case control.AuditRequest() | control.AuditVerifyRequest():
+                    from atrund import auditing  # noqa: PLC0415 - few ask for it
+
+                    return await auditing.answer(self._ledger, request)
                 case control.ExportRequest(secrets):
                     return self._export(peer, secrets=secrets)
                 case control.ImportRequest(values):
@@ -105,7 +110,7 @@ class Admin:
             line=line,
             instance=self._instance(door),
             forgeable=forgeable,
-            interactive=door is Door.TCP,
+            interactive=door in {Door.TCP, Door.MQTT},
         )
         asker = replace(asker_of(request), names=(asked.peer,) if asked.peer else ())
         policy = self._own.policy(door)
@@ -113,6 +118,8 @@ class Admin:
         notes = [*self._of_door(door), *heard]
         if told["decision"] != "refused":
             notes += self._of_own(request)
+            if door is Door.MQTT and (lacking := misfit(line, None)) is not None:
+                notes.append(lacking[1])
         return control.DoneAnswer({**told, "notes": notes})
 
     def _instance(self, door: Door) -> int:
@@ -254,13 +261,17 @@ class Admin:
         return None
 
     async def _doors(self, names: Iterable[str], peer: str, *, close: bool) -> control.Answer:
-        wrong = tuple(f"{name}: {why}" for name in names if (why := self._unclosable(name)))
+        right = ", ".join(_CLOSABLE)
+        wrong = tuple(f"{name}: no door to close or open; right is {right}" for name in names if name not in _CLOSABLE)
         if wrong:
             return control.ErrorAnswer("no door was changed", wrong)
         # Closing waits for nothing that changes, and for the disk with the last one only: that may be what hangs.
         doors = sorted({Door(name) for name in names}, key=lambda door: (door is Door.SMS, door.value))
         failed, notes = [], []
         for door in doors:
+            if door is Door.MQTT and not self.facts.mqtt:  # in a bad night it keeps no other from being closed
+                notes.append("mqtt: it is not switched on in the configuration (mqtt.enabled)")
+                continue
             if close is not (door in self._services.closed):
                 self._record(peer, f"door {'closed' if close else 'opened'}", door.value)
             if close:
@@ -271,13 +282,6 @@ class Admin:
                     failed.append(f"{door.value}: {why}")
             notes += self._of_door(door)
         return control.DoneAnswer({"closed": self.closed, "failed": failed, "notes": notes})
-
-    def _unclosable(self, name: str) -> str:
-        if name not in _CLOSABLE:
-            return f"no door to close or open; right is {', '.join(_CLOSABLE)}"
-        if name == Door.MQTT.value and not self.facts.mqtt:
-            return "it is not switched on in the configuration (mqtt.enabled)"
-        return ""
 
     def _record(self, peer: str, what: str, which: str | None = None) -> None:
         self._ledger.behind(*self._mirror.session(Door.LOCAL, peer, what, which))

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the whole daemon and takes it down; the only room that knows every other."""
 
-import asyncio
 import uuid
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
-from atrund import __version__, broker, making, making_client, records
+from atrund import __version__, broker, making, making_client, watchdog
+from atrund.activation import Handed, Shelf
+from atrund.activities import Activities
 from atrund.admin import Admin
-from atrund.at.syntax import LINE_MAX
 from atrund.atrun.family import forms
 from atrund.atrun.request import Door, Request
 from atrund.clock import Clock, SystemClock
@@ -20,6 +19,7 @@ from atrund.doors.sms import SmsDoor
 from atrund.doors.tcp import TcpDoor
 from atrund.instances import Instances
 from atrund.ledger import Ledger, StorageError, tables
+from atrund.metrics import Metrics
 from atrund.mirror import Mirror
 from atrund.modem import Modem
 from atrund.module.channel import Channel
@@ -35,6 +35,8 @@ from atrund.reporter import Reporter
 from atrund.runner import Runner
 from atrund.service import Service
 from atrund.services import Services
+from atrund.telling import Facts, Telling
+from atrund.upkeep import Upkeep
 from atrund.usb.holders import others
 from atrund.usb.sysfs import snapshot
 from atrund.walk import Ways
@@ -43,10 +45,6 @@ log = structlog.get_logger()
 
 STOP_GRACE: Final = 20.0
 """Seconds that the running command gets at a stop; longer ones are left, and the port is given up."""
-PRUNE_EVERY: Final = 3600.0
-"""Seconds between two looks at the ledger's caps: an hour of the busiest door stays far below them."""
-PRUNE_RETRY: Final = 60.0
-"""The same while it is not known which messages must not be forgotten."""
 
 
 class Daemon:
@@ -62,12 +60,15 @@ class Daemon:
         others: Others,
         ledger: Ledger,
         notify: Service,
+        shelf: Shelf,
     ) -> None:
+        """`shelf`: the sockets that systemd holds."""
         self.session = uuid.uuid4().hex
         self._config = config
         self._clock = clock
         self._ledger = ledger
         self._notify = notify
+        self._shelf = shelf
         base = f"{config.mqtt.prefix}/{config.node}/" if config.mqtt.enabled else ""
         self._mirror = Mirror(
             clock=clock,
@@ -76,6 +77,7 @@ class Daemon:
             full_numbers=config.privacy.numbers == "full",
             records=config.mqtt.spool_records,
             octets=config.mqtt.spool_bytes,
+            memory=config.mqtt.spool == "memory",
         )
         self.modem = Modem(
             config,
@@ -114,6 +116,7 @@ class Daemon:
             self._overdue,
             lambda: self.modem.lending.words,
             self.modem.mapped,
+            self.modem.arrive,
             lambda: self.sms.recording,
         )
         self.runner = Runner(ways)
@@ -123,7 +126,7 @@ class Daemon:
         self.services = Services(
             settings=lambda: self.nvm.settings,
             sms=making.sms_door(lambda: self.config.sms, means, self.modem.store, self.modem.fanout, self.monitor.sms),
-            make_tcp=lambda: making.tcp_door(lambda: self.config.tcp, means),
+            make_tcp=lambda: making.tcp_door(lambda: self.config.tcp, means, shelf),
             make_client=lambda: making_client.client_door(lambda: self.config.tcp, means, self._module_changed),
             bearer=making_client.bearer(config.tcp.bearer, self.modem.first),
             monitor=self.monitor,
@@ -135,22 +138,27 @@ class Daemon:
         self.mqtt, self.broker = making.mqtt_door(config.mqtt, means)
         if self.mqtt is not None:
             self.mqtt.is_closed = lambda: Door.MQTT in self.services.closed
+        telling = Facts(lambda: self.config, self.modem.told, self._doors)
+        metrics = Metrics(self.runner, self.modem, self.services, ledger)
+        self.telling = Telling(telling, metrics, ledger=ledger, mirror=self._mirror, broker=self.broker)
         facts = making.facts(config, self.own)
         self.admin = Admin(
             own=self.own, nvm=self.nvm, services=self.services, mirror=self._mirror, ledger=ledger, facts=facts
         )
-        self.local = making.local_door(config.local, means, self.status, self.admin.handle, self.modem.lending.lend)
+        administer, lend = self.admin.handle, self.modem.lending.lend
+        listener = shelf.at_path(config.local.socket)
+        self.local = making.local_door(config.local, means, self.status, administer, lend, listener=listener)
         self.terminals = making.terminal_door(config.local, means)
         self.not_followed: tuple[str, ...] = ()
         self.not_reloaded = ""
         """Of the file as it was read last: options in it that need a restart, and why it was not taken, if so."""
-        self._told: dict[str, object] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the exception of a task that should run for ever and did not."""
+        self._activities = Activities()
+        self.failed = self._activities.failed
+        """Resolves when a room's loop that should run for ever did not."""
 
     async def start(self) -> None:
         """Open the doors. Raises `OSError` when one can't be opened. The module may be absent."""
+        keep = self._activities.keep
         await self._ledger.start()
         if self._ledger.failure:
             log.error("ledger unusable; SMS stay unread and MQTT requests are refused", detail=self._ledger.failure)
@@ -163,23 +171,29 @@ class Daemon:
         # What a command set must not keep every other door shut for ever.
         by_command = {hidden.key for hidden in self.nvm.hidden()}
         await self.services.bearer.begin()
-        self._keep(self.services.bearer.run(), "bearer")
+        keep(self.services.bearer.run(), "bearer")
         await self.services.begin(must_listen=not by_command & {"tcp.enabled", "tcp.port"})
         if self.mqtt is not None and self.broker is not None:
             await self.mqtt.take_up()
-            self._keep(self.broker.run(), "broker")
+            await self.telling.begin()
+            keep(self.broker.run(), "broker")
+            keep(self.telling.run(), "metrics")
         else:
             broker.switched_off(self._ledger)
         for work, name in await self.modem.begin():
-            self._keep(work, name)
-        self._keep(self.sms.run(), "sms door")
-        self._keep(self.instances.run(), "instances")
-        self._keep(self.monitor.run(), "event monitor")
-        self._keep(self.reporter.run(), "reporter")
-        self._keep(self.confirmations.run(), "confirmations")
-        self._keep(self._prune_for_ever(), "prune")
+            keep(work, name)
+        keep(self.sms.run(), "sms door")
+        keep(self.instances.run(), "instances")
+        keep(self.monitor.run(), "event monitor")
+        keep(self.reporter.run(), "reporter")
+        keep(self.confirmations.run(), "confirmations")
+        upkeep = Upkeep(self._ledger, self._mirror, lying=lambda: self.sms.lying, chain=self.config.log.audit_chain)
+        keep(upkeep.run(), "upkeep")
         if (interval := self._notify.watchdog_interval) is not None:
-            self._keep(self._feed_watchdog(interval), "watchdog")
+            moving = (self._ledger.standstill, lambda: self.runner.standstill(self._config.queue.max_wait))
+            keep(watchdog.feed(self._notify.ping, interval, moving), "watchdog")
+        for unwanted in self._shelf.clear():
+            log.warning("socket handed over that nothing asks for", detail=unwanted)
         self.tell_ready()
         log.info("doors open", doors=", ".join(self._doors()) or "none", version=__version__)
 
@@ -189,17 +203,15 @@ class Daemon:
 
     async def stop(self) -> None:
         """Take nothing new, let what runs end, say goodbye, give everything back."""
-        self._notify.stopping()
+        self._notify.stopping(STOP_GRACE + _FAREWELL)
+        self._shelf.is_leaving = True
         await self.services.end()
         await self.runner.close(STOP_GRACE)
         if self.terminals is not None:
             await self.terminals.close()
         if self.broker is not None:
             await self.broker.say_goodbye("stopped")
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_TASK_END)
+        await self._activities.end()
         if self.local is not None:
             await self.local.close()
         await self._ledger.close()
@@ -225,7 +237,7 @@ class Daemon:
             "bearer": self.services.bearer.status(),
             "mqtt": {
                 "state": "off" if self.broker is None else "on",
-                "connected": self.broker is not None and self.broker.connected,
+                **({"connected": False} if self.broker is None else self.broker.report()),
                 "remote_at": self._config.mqtt.remote_at,
             },
             "ledger": {"state": self._ledger.failure or "ok", "missed": self._ledger.missed, **counts},
@@ -246,11 +258,14 @@ class Daemon:
         self.confirmations.after = given.policy.confirm_after
         if self.mqtt is not None:
             self.mqtt.rules = making.mqtt_rules(given.mqtt)
+        if self.broker is not None:
+            self.broker.follow(making.broker_settings(given.mqtt))
         self.own.delays = making.delays(given, self.own.delays, before)
         self.admin.facts = making.facts(given, self.own)
         self.modem.follow(given)
         self.nvm.rebase(base, locked=given.locked)
         self.own.on_reports()
+        self.telling.follow()
 
     @property
     def sms(self) -> SmsDoor:
@@ -275,32 +290,8 @@ class Daemon:
     def _told_of(self, service: forms.Service) -> int:
         return self.services.told(service)
 
-    def _tell_state(self) -> None:
-        """Tell the broker what the module is like, and what the daemon is where that changed."""
-        if self.broker is None:
-            return
-        self.broker.tell("module/state", records.state_record(self._mirror.stamp(), self.modem.state()))
-        if (info := self._info()) != self._told:
-            self._told = info
-            self.broker.tell("info", records.info_record(self._mirror.stamp(), info))
-
-    def _info(self) -> dict[str, object]:
-        return {
-            "version": __version__,
-            "contract": records.VERSION,
-            "model": self.module.model,
-            "firmware": self.module.firmware,
-            **self.modem.identity(),
-            "doors": self._doors(),
-            "line_max": LINE_MAX,
-            "queue_depth": self._config.queue.depth,
-            "spool": "disk",
-        }
-
     def _unsolicited(self, lines: tuple[str, ...]) -> None:
-        if self._config.mqtt.urc and self.broker is not None:
-            payload = records.urc_record(self._mirror.stamp(), self._mirror.unsolicited(lines))
-            self.broker.publish(f"{self._mirror.base}urc", payload, {})
+        self.telling.unsolicited(lines)
 
     def _lent(self, who: str, what: str, why: str | None) -> None:
         self._ledger.behind(*self._mirror.session(Door.LOCAL, who, what, why))
@@ -309,7 +300,7 @@ class Daemon:
         state, registration = self.module.state, self.module.registration
         self.monitor.module_is(usable=state.usable, away=state in _AWAY, registration=registration)
         self._notify.status(self._status_line())
-        self._tell_state()
+        self.telling.look()
 
     def _module_usable(self) -> None:
         self.confirmations.look()
@@ -346,35 +337,11 @@ class Daemon:
         }
         return [name for name, there in is_open.items() if there and name not in self.admin.closed]
 
-    def _keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A room's own loop ends only by cancellation; a fault in it must end the daemon, not leave it half alive."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
-            log.error("room failed", room=task.get_name(), exc_info=error)
-            self.failed.set_result(None)
-
-    async def _prune_for_ever(self) -> None:
-        while True:
-            lying = self.sms.lying
-            if lying is not None:
-                self._ledger.behind(*tables.prune(self._ledger.run, lying))
-            await asyncio.sleep(PRUNE_EVERY if lying is not None else PRUNE_RETRY)
-
-    async def _feed_watchdog(self, interval: float) -> None:
-        while True:
-            self._notify.ping()
-            await asyncio.sleep(interval)
-
 
 _AWAY: Final = frozenset({State.ABSENT, State.REBOOTING, State.OFF_BY_COMMAND})
 """States behind which the module registers anew."""
-_TASK_END: Final = 5.0
-"""Seconds for a cancelled room to end: closing a socket and a paho thread takes a second at most."""
+_FAREWELL: Final = 20.0
+"""Seconds that a stop may take beside the command that runs: sessions, farewells and the disk have their bounds."""
 
 
 def build(
@@ -386,8 +353,10 @@ def build(
     look: Snapshot = snapshot,
     others: Others = others,
     notify: Service | None = None,
+    handed: list[Handed] | None = None,
 ) -> Daemon:
     """Build the whole daemon on the running loop. Clock, opener of ports and ledger are what a test exchanges."""
+    notify = notify or Service({})
     return Daemon(
         config,
         clock=clock or SystemClock(),
@@ -395,5 +364,6 @@ def build(
         look=look,
         others=others,
         ledger=ledger,
-        notify=notify or Service({}),
+        notify=notify,
+        shelf=Shelf(handed or [], notify),
     )

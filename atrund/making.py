@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the doors and the broker of the configuration, each by a function of its own."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from atrund import config, records
+from atrund.activation import Shelf
 from atrund.admin import Facts
 from atrund.atrun.family.forms import Delays, Service
 from atrund.atrun.firewall import Rule as FirewallRule
 from atrund.atrun.packing import Packets
 from atrund.atrun.policy import DEFAULTS, DoorPolicy
 from atrund.atrun.reporting import Reporting
-from atrund.atrun.request import Door
+from atrund.atrun.request import Door, Reason
 from atrund.atrun.rules import Hazards, Verb
 from atrund.atrun.secrets import mask_line
 from atrund.atrun.settings import FIREWALL_MAX, LOGINS_MAX, WHITE_LIST_MAX, Login, Rule, Settings, slots
 from atrund.atrun.settings import Socket as SocketSettings
 from atrund.atrun.settings import Tcp as TcpSettings
-from atrund.broker import Broker, BrokerSettings
+from atrund.broker import Broker, BrokerSettings, Place
 from atrund.clock import Clock
 from atrund.config.tls import server_files
 from atrund.doors.connection import Means as SessionMeans
@@ -239,7 +241,7 @@ def firewall(given: config.Tcp, settings: TcpSettings) -> tuple[FirewallRule, ..
     return (*settings.rules, *(rule for rule in given.firewall if isinstance(rule.address, IPv6Address)))
 
 
-def tcp_door(configured: Callable[[], config.Tcp], means: Means) -> TcpDoor:
+def tcp_door(configured: Callable[[], config.Tcp], means: Means, shelf: Shelf) -> TcpDoor:
     """Make the TCP door."""
 
     def rules() -> TcpRules:
@@ -265,7 +267,7 @@ def tcp_door(configured: Callable[[], config.Tcp], means: Means) -> TcpDoor:
         )
 
     say = means.say_of_tcp(Service.TCP_SERVER)
-    return TcpDoor(rules, means.of_session, ledger=means.ledger, mirror=means.mirror, say=say)
+    return TcpDoor(rules, means.of_session, ledger=means.ledger, mirror=means.mirror, say=say, shelf=shelf)
 
 
 def packets(settings: SocketSettings) -> Packets:
@@ -304,7 +306,22 @@ def mqtt_door(given: config.Mqtt, means: Means) -> tuple[MqttDoor | None, Broker
     if not given.enabled:
         return None, None
     door = MqttDoor(mqtt_rules(given), runner=means.runner, ledger=means.ledger, mirror=means.mirror, clock=means.clock)
-    settings = BrokerSettings(
+    mirror = means.mirror
+    door.broker = broker = Broker(
+        broker_settings(given),
+        base=mirror.base,
+        subscriptions=SUBSCRIPTIONS,
+        ledger=means.ledger,
+        status=lambda state, reason: records.status_record(mirror.stamp(), state=state, reason=reason),
+        on_message=door.receive,
+        clock_known=means.clock.known,
+    )
+    return door, broker
+
+
+def broker_settings(given: config.Mqtt) -> BrokerSettings:
+    """Return where the brokers are, and how they are spoken to."""
+    return BrokerSettings(
         host=given.host,
         port=given.port,
         client_id=given.client_id,
@@ -312,23 +329,19 @@ def mqtt_door(given: config.Mqtt, means: Means) -> tuple[MqttDoor | None, Broker
         keepalive=round(given.keepalive),
         session_expiry=round(given.session_expiry),
         connect_timeout=given.connect_timeout,
-        user=given.user,
+        user=given.user if given.user_from is None else given.user_from.reveal(),
         password="" if given.password is None else given.password.reveal(),
         tls=given.tls,
         ca_file=given.ca_file,
         cert_file=given.cert_file,
         key_file=given.key_file,
+        server_name=given.server_name,
+        alpn=given.alpn,
+        fallbacks=tuple(Place(one.host, one.port, one.server_name, one.alpn) for one in given.fallbacks),
+        return_after=given.return_after,
+        spread=given.spread,
+        reconnect_max=given.reconnect_max,
     )
-    mirror = means.mirror
-    door.broker = broker = Broker(
-        settings,
-        base=mirror.base,
-        subscriptions=SUBSCRIPTIONS,
-        ledger=means.ledger,
-        status=lambda state, reason: records.status_record(mirror.stamp(), state=state, reason=reason),
-        on_message=door.receive,
-    )
-    return door, broker
 
 
 def local_door(
@@ -337,6 +350,8 @@ def local_door(
     status: Callable[[], Awaitable[dict[str, object]]],
     administer: Administer,
     lend: Lend,
+    *,
+    listener: socket.socket | None = None,
 ) -> LocalDoor | None:
     """Make the control socket; None where there is none to be."""
     if given.socket is None:
@@ -351,6 +366,8 @@ def local_door(
         lend=lend,
         status_group=given.status_group,
         command_group=given.command_group,
+        given=listener,
+        record=lambda peer, what: means.ledger.behind(*means.mirror.session(Door.LOCAL, peer, what, Reason.AUTH.value)),
     )
 
 

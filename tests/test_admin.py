@@ -68,6 +68,10 @@ async def run(house: House, line: str) -> str | None:
         (control.ExplainRequest("tcp", "AT+CSQ", "user"), []),
         (control.ExplainRequest("tcp", peer="2001:db8::1"), []),
         (control.ExplainRequest("mqtt", "AT+CSQ", "fleet"), ["mqtt requests are off"]),
+        (
+            control.ExplainRequest("mqtt", "AT+CMGS=12"),
+            ["mqtt requests are off", "+CMGS asks for data"],
+        ),
         (control.ExplainRequest("local", "HAT#SMSATRUN?;+CSQ"), []),
         (control.ExplainRequest("local", "AT#SMSATRUNCFG=3"), ["#SMSATRUNCFG: not while the sms service is on"]),
         (control.ExplainRequest("local", "AT#SMSATRUN=0;#SMSATRUNCFG=3"), []),
@@ -156,7 +160,6 @@ async def test_explaining_goes_by_the_doors_policy_and_its_asker() -> None:
         (control.ResetRequest(("smss",)), "nothing was reset"),
         (control.DoorsRequest("close", ("sms", "fax")), "no door was changed"),
         (control.DoorsRequest("close", ("local",)), "no door was changed"),
-        (control.DoorsRequest("close", ("mqtt",)), "no door was changed"),
         (control.ImportRequest({"sms.urc": 1}), "nothing was imported"),
     ],
 )
@@ -166,6 +169,13 @@ async def test_what_is_refused_changes_nothing(request_: control.Reading, words:
         assert house.daemon.admin.closed == []
         assert house.disk.rows("SELECT * FROM settings") == []
         assert house.told == []
+
+
+async def test_a_door_that_is_not_switched_on_keeps_no_other_open() -> None:
+    async with running() as house:
+        answer = await told(house, control.DoorsRequest("close", ("sms", "mqtt", "tcp")))
+        assert answer["closed"] == ["sms", "tcp"]
+        assert answer["notes"] == ["mqtt: it is not switched on in the configuration (mqtt.enabled)"]
 
 
 async def test_settings_are_shown_with_their_origin_and_masked() -> None:

@@ -24,7 +24,8 @@ NEVER: Final = """
     structlog.twisted
     atrund.ctl atrund.demo atrund.reload atrund.sim atrund.doors.client atrund.bearer.interface atrund.bearer.context
     atrund.atrun.escape atrund.doors.transparent atrund.module.raw atrund.relay
-    atrund.tls atrund.doors.certificates atrund.doors.greeting
+    atrund.homeassistant atrund.auditing atrund.ledger.chain
+    atrund.tls atrund.broker.tls atrund.doors.certificates atrund.doors.greeting
     atrund.atrun.codes atrund.atrun.proofs atrund.doors.admission atrund.ledger.admissions atrund.sms.seal
     atrund.doors.reports atrund.sms.report
 """.split()

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "atrund"
 
-PURE = ("table", "at", "sms", "atrun", "records", "control")
+PURE = ("table", "at", "sms", "atrun", "records", "control", "fields", "homeassistant")
 DAEMON = (*PURE, "clock")
 """What every room of the daemon that does input or output may know."""
 DOOR = (
@@ -30,7 +30,9 @@ DOOR = (
 EVERY_OTHER = (
     "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
     "config", "usb", "modem", "making", "making_client", "nvm", "own", "instances", "reporter", "confirmations", "line",
-    "walk", "run", "inbox", "admin", *DAEMON,
+    "walk", "run", "inbox", "admin", "telling", "metrics", "homeassistant", "activities",
+    "upkeep",
+    "activation", "watchdog", *DAEMON,
 )  # fmt: skip
 
 KNOWS: dict[str, tuple[str, ...]] = {
@@ -39,7 +41,8 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "at": ("table",),
     "sms": (),
     "records": (),
-    "control": (),
+    "control": ("fields",),
+    "fields": (),
     "clock": (),
     "usb": (),
     "tls": (),
@@ -47,8 +50,10 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "module": ("usb", *DAEMON),
     "ledger": DAEMON,
     "journal": DAEMON,
-    "broker": ("ledger", *DAEMON),
+    "broker": ("ledger", "tls", *DAEMON),
     "service": DAEMON,
+    "activation": (),
+    "watchdog": (),
     "relay": DAEMON,
     "bearer": ("module", *DAEMON),
     "mirror": ("ledger", *DAEMON),
@@ -111,17 +116,24 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "doors.transparent": DOOR,
     "doors.login": DOOR,
     "doors.timer": (),
-    "doors.mqtt": ("broker", *DOOR),
+    "doors.mqtt": ("doors.asking", "broker", *DOOR),
+    "doors.asking": ("broker", *DOOR),
     "doors.local": ("doors.rights", *DOOR),
     "doors.terminal": ("doors.pseudo", "doors.rights", *DOOR),
     "doors.pseudo": ("doors.claim",),
     "doors.claim": (),
     "doors.rights": (),
     "doors.monitor": DOOR,
-    "admin": ("own", "nvm", "services", "ledger", "mirror", *DAEMON),
+    "auditing": ("ledger", *DAEMON),
+    "upkeep": ("ledger", "mirror", *DAEMON),
+    "admin": ("auditing", "own", "nvm", "services", "ledger", "mirror", *DAEMON),
     "services": ("doors", "bearer", "ledger", "mirror", "confirmations", *DAEMON),
     "config": ("usb", "tls", *PURE),
     "modem": ("module", "ledger", "config", *DAEMON),
+    "homeassistant": (),
+    "activities": (),
+    "metrics": ("runner", "modem", "services", "ledger", *DAEMON),
+    "telling": ("metrics", "homeassistant", "mirror", "broker", "ledger", "config", *DAEMON),
     "making": (
         "module.store",
         "module.urc",
@@ -137,6 +149,7 @@ KNOWS: dict[str, tuple[str, ...]] = {
         "module.raw",
         "relay",
         "config",
+        "activation",
         "admin",
         *DAEMON,
     ),
@@ -146,6 +159,8 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "program": ("daemon", "reload", *EVERY_OTHER),
     "__main__": ("program",),
     "ctl": ("usb", "tls", *PURE),
+    "ctl.audit": ("ctl", "ledger", *PURE),
+    "ctl.setup": ("ctl", "config", "usb", "tls", *PURE),
     "sim": ("at", "sms"),
     "demo": ("sim", "ctl", "daemon", *EVERY_OTHER),
 }
@@ -154,7 +169,7 @@ KNOWS: dict[str, tuple[str, ...]] = {
 ONLY_IN = {
     "serial": ("module.port",),
     "serial_asyncio": ("module.port",),
-    "paho": ("broker.connection", "broker.lean"),
+    "paho": ("ctl.fleet_link", "broker.client", "broker.connection", "broker.lean"),
     "sqlite3": ("ledger",),
     "sdnotify": ("service",),
     "tomli": ("config",),

@@ -26,7 +26,10 @@ STATES: Final = {
 }
 """The states of the module, how bad each is, and what to do."""
 
-RADIO_OFF: Final = "switch it on where it was switched off: mmcli -m any --enable, or atrunctl at 'AT+CFUN=1'"
+RADIO_OFF: Final = (
+    "switch it on where it was switched off: mmcli -m any --enable, or atrunctl at 'AT+CFUN=1', "
+    "which is undone unless confirmed: atrunctl at 'AT#ATRUNCONFIRM=<id>'"
+)
 
 CONTACT: Final = "journalctl -u atrund -n 50 tells why"
 
@@ -90,13 +93,13 @@ def _sms(section: Section) -> Judgement:
 
 
 def _mqtt(section: Section) -> Judgement:
+    if section.get("another_device") is True:
+        advice = "give each device a node of its own: node in its atrund.toml"
+        return Level.WARNING, "another device uses this node's name", advice, ("another_device",)
     if section.get("state") == "on" and section.get("connected") is False:
-        return (
-            Level.WARNING,
-            "no connection to the broker",
-            f"is it there, and mqtt.host right? {CONTACT}",
-            ("connected",),
-        )
+        detail = section.get("detail")
+        said = "no connection to the broker" + (f": {detail}" if detail else "")
+        return Level.WARNING, said, f"is it there, and mqtt.host right? {CONTACT}", ("connected", "detail")
     return _nothing(section)
 
 
@@ -104,6 +107,9 @@ def _ledger(section: Section) -> Judgement:
     state = section.get("state")
     if state not in {None, "ok"}:
         return Level.ERROR, f"unusable: {state}", "is state_dir writable, and room left on its disk?  df -h", ("state",)
+    if aside := section.get("aside"):
+        hint = "may the device publish on all its topics?  journalctl -u atrund | grep 'set aside'"
+        return Level.WARNING, f"{aside} records for the broker set aside", hint, ("aside",)
     return _nothing(section)
 
 

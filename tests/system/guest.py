@@ -66,6 +66,7 @@ def installed() -> None:
     check("ok" in run("atrund", "--check"), "the shipped configuration is wrong")
     for page in ("man8/atrund.8", "man1/atrunctl.1", "man5/atrund.toml.5"):
         check(Path(f"/usr/share/man/{page}.gz").exists(), f"no {page}")
+    check("atrund" in run("journalctl", "--list-catalog"), "no catalogue")
     say("installed: neither enabled nor started, settings kept, compiled")
 
 
@@ -173,7 +174,11 @@ def the_journal_tells_a_request() -> None:
     check(all(entry["_SYSTEMD_UNIT"] == "atrund.service" for entry in entries), "entries of others")
     everything = run("journalctl", "--unit=atrund.service", "--output=json", "--all", "--no-pager")
     check(PASSWORD not in everything, "a password is in the journal")
-    say(f"journalctl ATRUND_ID={answer['rid']}: {len(entries)} entries")
+    explained = run("journalctl", "--no-pager", "--catalog", f"ATRUND_ID={answer['rid']}")
+    check("Subject: " in explained, "journalctl -x explains nothing")
+    audited = run("atrunctl", "audit", "--id", answer["rid"], "--json")
+    check(answer["rid"] in audited, "not in the audit")
+    say(f"journalctl -x ATRUND_ID={answer['rid']}: {len(entries)} entries, explained; and in the audit")
 
 
 def reloaded() -> None:
