@@ -85,6 +85,8 @@ class _Run:
         self._reply = f"at/response/{self._who or self._run}"
         self._body = _body(args)
         self._progress = fleet_show.Progress()
+        self._cut_short = False
+        """Whether somebody did not wait for the end."""
         self._connected_at = 0.0
         self._short = 0
         """How many connections in a row did not hold."""
@@ -210,6 +212,8 @@ class _Run:
                         link = self._connect_again()
         except KeyboardInterrupt:
             link = None  # whose locks it may hold
+            self._cut_short = True
+        self._cut_short |= interrupts.came
         self._gather.give_up()
         if link is not None:
             link.close()
@@ -325,7 +329,7 @@ class _Run:
         for line in fleet_show.summary(gather):
             print(line, file=sys.stderr)
         asked = [node for node in gather.nodes.values() if node.times]
-        if asked and all(node.answer is None for node in asked):
+        if asked and not self._cut_short and all(node.answer is None for node in asked):
             asks = f"{self._base}/+/at/request{f'/{self._who}' if self._who else ''}"
             reads = f"{self._base}/+/{self._reply}"
             print(f"nobody answered at all: may this user write {asks} and read {reads}?", file=sys.stderr)

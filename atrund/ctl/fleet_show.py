@@ -151,6 +151,8 @@ def _lines(node: Node) -> list[str]:
         return ["its status is offline" if node.online is False and node.stand is Stand.SILENT else ""]
     final = node.answer.final
     lines = [printable(line) for line in node.answer.lines]
+    if isinstance(why := node.answer.record.get("detail"), str) and not node.answer.ok:
+        lines.append(printable(why))
     if final is not None and (final != "OK" or not lines):
         lines.append(printable(final))
     return lines or [""]

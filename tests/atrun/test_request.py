@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A request's life: nothing is sent that is not recorded, and every life ends once (REQ-1, REQ-9)."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -171,3 +173,10 @@ def test_a_repr_shows_neither_the_line_nor_the_answer() -> None:
     request = Request(rid="1", door=Door.TCP, peer="peer", line='AT+CPIN="4711"')
     outcome = Outcome(End.OK, final="OK", lines=("#PASSW: 4711",), framed="\r\n#PASSW: 4711\r\n\r\nOK\r\n")
     assert "4711" not in repr(request) + repr(outcome)
+
+
+def test_a_prompt_is_answered_by_its_asker_or_with_its_body() -> None:
+    request = Request("r", Door.MQTT, "me", "AT+CMGS=1")
+    assert not request.answers_prompts
+    assert replace(request, interactive=True).answers_prompts
+    assert replace(request, body=b"").answers_prompts

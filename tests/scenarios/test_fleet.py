@@ -281,6 +281,8 @@ def test_a_node_that_takes_no_commands_says_so(stage: Stage, protocol: str) -> N
     done = fleet(broker, "--nodes", "deaf-1", "--protocol", protocol, "--json", "AT+CSQ")
     assert done.returncode == 1, done.stderr
     assert told(done)["deaf-1"]["answer"]["reason"] == "policy", done.stdout
+    shown = fleet(broker, "--nodes", "deaf-1", "--protocol", protocol, "AT+CSQ")
+    assert table(shown)["deaf-1"] == ["rejected (policy)", "mqtt.remote_at is off"]
 
 
 def test_the_broker_cannot_be_reached() -> None:
@@ -400,6 +402,7 @@ def test_ctrl_c_says_who_was_not_asked(stage: Stage) -> None:
     assert program.wait() == 4
     assert [json.loads(line)["state"] for line in program.text.splitlines()[:2]] == ["silent", "not_asked"]
     assert "not asked any more: o-silent\n" in program.text
+    assert "nobody answered" not in program.text
 
 
 def test_ctrl_c_may_have_the_nodes_give_it_up(stage: Stage) -> None:
