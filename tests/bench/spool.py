@@ -32,7 +32,7 @@ RECORD: Final = (
     '"reason":null}'
 )
 """A record of the mirror as most are."""
-ROOM: Final = 'spread = 0\nspool_records = 1000000\nspool_bytes = "1024MiB"'
+ROOM: Final = 'spool_records = 1000000\nspool_bytes = "1024MiB"'
 PUBLISHED: Final = 20_000
 LIVE: Final = 2000
 SETTLE: Final = 1.0
