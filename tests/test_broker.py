@@ -94,7 +94,8 @@ async def test_time_without_a_connection_goes_on_over_a_restart(
     fake = FakeBroker(session_present=True, queued=[(BASE + "at/request", b"AT")])
 
     def note() -> Any:  # noqa: ANN401 - what was kept
-        return json.loads(tables.get_text(room._NOTES)(disk.store.connection))[it.broker._each[0].name][0]
+        notes = json.loads(tables.get_text(room._NOTES)(disk.store.connection) or "{}")
+        return notes.get(it.broker._each[0].name, [-1.0])[0]
 
     async with scene(fake, disk=disk, down=down, since=since) as it:
         await until(lambda: it.heard, "the message")
