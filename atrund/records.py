@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 VERSION: Final = 1
+NODE: Final = r"[A-Za-z0-9._-]{1,64}"
+PREFIX: Final = r"(?!\$)[^+#/\x00-\x20]+(/[^+#/\x00-\x20]+)*"
+"""What a node may be called, and what may stand in front of it in topics: regular expressions."""
 LINES_MAX: Final = 65536
 """Characters of an answer that a record carries; brokers of this field take messages of 128 kB and more."""
 DETAIL_MAX: Final = 500

@@ -188,9 +188,8 @@ class Walk:
     async def _ask_turn(self) -> Event:
         if not needs_turn(self._commands, self._ways.own):
             return Event.TURN
-        channel = await self._port_after_restart() if self._resumed else self._channel()
-        if channel is None:
-            await self._ways.arrive()
+        if (channel := self._channel()) is None:
+            await (self._port_after_restart() if self._resumed else self._ways.arrive())
             channel = self._channel()
         if channel is None:
             others = self._ways.idlest() is not None  # not silently another one than was asked for
@@ -219,13 +218,12 @@ class Walk:
         port = self._ways.first if reports else self._ways.mapped(self._request.instance) or self._ways.idlest
         return port()
 
-    async def _port_after_restart(self) -> Channel | None:
+    async def _port_after_restart(self) -> None:
         """Wait for the module to be set up: what a restart interrupted is not to be refused for the restart (REQ-9)."""
         for _ in range(RESUME_LOOKS):
-            if (channel := self._channel()) is not None:
-                return channel
             await asyncio.sleep(RESUME_PAUSE)
-        return self._channel()
+            if self._channel() is not None:
+                return
 
     def _no_port(self, detail: str) -> Event:
         lent = self._ways.lent()

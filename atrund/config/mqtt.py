@@ -9,13 +9,14 @@ from typing import Literal
 from atrund.atrun.secrets import Secret
 from atrund.config import kinds
 from atrund.config.reader import option, required, section
+from atrund.records import PREFIX
 
 Protocol = Literal["5", "3.1.1"]
 Spool = Literal["disk", "memory"]
 
 _DAY = 86400.0
 
-topic_prefix = kinds.text(r"(?!\$)[^+#/\x00-\x20]+(/[^+#/\x00-\x20]+)*", 'topic levels as "site/atrund", no + or #')
+topic_prefix = kinds.text(PREFIX, 'topic levels as "site/atrund", no + or #')
 reply_prefix = kinds.text(r"(?!\$)[^+#\x00-\x20]+/", 'a topic prefix that ends with "/", no + or #')
 _NAME = r"(?!.{256})([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?"
 _ADDRESS = r"[0-9A-Fa-f:.]{0,45}:[0-9A-Fa-f:.]{0,45}"

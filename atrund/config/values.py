@@ -17,6 +17,7 @@ from atrund.config import kinds
 from atrund.config.mqtt import Mqtt
 from atrund.config.reader import Place, expect, option, quote, required, required_as, section
 from atrund.config.tls import Certificate, certificate
+from atrund.records import NODE
 
 Ucs2 = Literal["convert", "vendor"]
 Others = Literal["keep", "publish", "delete"]
@@ -35,7 +36,6 @@ Flow = Literal["none", "rtscts", "xonxoff"]
 
 DAY = 86400.0
 CONTROL_SOCKET: Path | None = Path("/run/atrund.sock")
-NAME = r"[A-Za-z0-9._-]{1,64}"
 
 white_list_entry = kinds.text(r"\+?[0-9]{1,20}\*?", 'digits, with an optional "+" before and "*" behind them')
 argument = kinds.text(r"[^\x00]{1,4096}", "an argument of 1 to 4096 characters")
@@ -346,7 +346,7 @@ class Config:
 
     locked: bool = option(False, kinds.flag)
 
-    node: str = option("", kinds.text(f"|{NAME}", "1 to 64 of the characters A-Z a-z 0-9 . _ -"))
+    node: str = option("", kinds.text(f"|{NODE}", "1 to 64 of the characters A-Z a-z 0-9 . _ -"))
     state_dir: Path = option(Path("/var/lib/atrund"), kinds.absolute)
     module: Module = section(Module)
     recovery: Recovery = section(Recovery)

@@ -3,7 +3,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,9 @@ from uuid import uuid4
 
 from atrund.ctl import secret
 from atrund.ctl.fleet_link import Link, LinkError, Message, Where
-from atrund.ctl.fleet_names import is_name
-from atrund.ctl.terminal import printable
+from atrund.ctl.fleet_names import NamesError, is_name
+from atrund.ctl.terminal import complain, printable
+from atrund.records import PREFIX
 from atrund.tls import FileError, Files, client_context
 
 STATUS_APART: Final = 50
@@ -22,6 +23,18 @@ STATUS_APART: Final = 50
 
 class BadOption(ValueError):
     """An option that can't be; the text names it and says what would be right."""
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work; say why it failed, if it did, and return the exit code."""
+    try:
+        return work()
+    except (BadOption, NamesError) as error:
+        complain(printable(str(error)))
+        return 2
+    except LinkError as error:
+        complain(str(error))
+        return 3
 
 
 def where(args: argparse.Namespace, keep: int = 0) -> Where:
@@ -105,5 +118,5 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-_PREFIX: Final = re.compile(r"(?!\$)[^+#/\x00-\x20]+(/[^+#/\x00-\x20]+)*")
+_PREFIX: Final = re.compile(PREFIX)
 _OPTIONS: Final = {"certificate": "--cert-file", "key": "--key-file", "ca": "--ca-file"}

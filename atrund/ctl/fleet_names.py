@@ -8,13 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from atrund.records import NODE
+
 NODES_MAX: Final = 100_000
 """Nodes of one run, and those that are taken note of: some 50 MB here, and an hour at the default rate."""
 FILE_MAX: Final = 8 * 1024**2
 """Octets of a list: so many nodes with names of the longest kind."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""The contract's node names."""
+_NAME: Final = re.compile(NODE)
 _PATTERN: Final = re.compile(r"[][A-Za-z0-9._*?!-]{1,128}")
 
 

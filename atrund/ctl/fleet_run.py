@@ -17,11 +17,11 @@ from atrund.at.syntax import LineRefused, Op, parse
 from atrund.atrun.ask import BODY_MAX
 from atrund.atrun.hazards import hazard_of
 from atrund.ctl import fleet_show
-from atrund.ctl.fleet_broker import STATUS_APART, BadOption, forbidden, node_of, prefix, subscribe, where, who
+from atrund.ctl.fleet_broker import STATUS_APART, BadOption, forbidden, guarded, node_of, prefix, subscribe, where, who
 from atrund.ctl.fleet_gather import Gather, NoAnswer, Node, read_record
 from atrund.ctl.fleet_interrupts import Interrupts
 from atrund.ctl.fleet_link import Link, LinkError, Message, Refused, TakenOver, Unheard
-from atrund.ctl.fleet_names import NODES_MAX, NamesError, in_order, wanted
+from atrund.ctl.fleet_names import NODES_MAX, in_order, wanted
 from atrund.ctl.terminal import complain, printable
 from atrund.records import VERSION
 
@@ -48,14 +48,7 @@ HARMLESS: Final = frozenset(
 
 def run(args: argparse.Namespace) -> int:
     """Ask, gather and print; return the exit code."""
-    try:
-        return _Run(args).go()
-    except (BadOption, NamesError) as error:
-        complain(printable(str(error)))
-        return 2
-    except LinkError as error:
-        complain(str(error))
-        return 3
+    return guarded(lambda: _Run(args).go())
 
 
 def only_reads(line: str) -> bool:

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from atrund.ctl.fleet_broker import BadOption, node_of, prefix, subscribe, where
+from atrund.ctl.fleet_broker import BadOption, guarded, node_of, prefix, subscribe, where
 from atrund.ctl.fleet_gather import NoAnswer, read_record
 from atrund.ctl.fleet_interrupts import Interrupts
 from atrund.ctl.fleet_link import Link, LinkError, Message, TakenOver
-from atrund.ctl.fleet_names import NamesError, Wanted, wanted
+from atrund.ctl.fleet_names import Wanted, wanted
 from atrund.ctl.fleet_show import compact
 from atrund.ctl.terminal import complain, printable
 
@@ -47,14 +47,7 @@ TOPICS: Final = {
 
 def run(args: argparse.Namespace) -> int:
     """Watch; return the exit code."""
-    try:
-        return _Watch(args).go()
-    except (BadOption, NamesError) as error:
-        complain(printable(str(error)))
-        return 2
-    except LinkError as error:
-        complain(str(error))
-        return 3
+    return guarded(lambda: _Watch(args).go())
 
 
 def line_of(node: str, kind: str, record: Mapping[str, Any]) -> str:
