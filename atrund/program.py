@@ -19,7 +19,7 @@ import structlog
 from atrund import __version__, journal
 from atrund.activation import Handed, handed_over
 from atrund.atrun.secrets import adopt, read_masks
-from atrund.config import Config, ConfigError, load, report, warnings
+from atrund.config import Config, ConfigError, load, own_machine_id, report, warnings
 from atrund.daemon import Daemon, build
 from atrund.ledger import open_ledger
 from atrund.service import Service
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def read() -> Config:
         name = options.name or ""
         file = options.config or _FOLDER / name / "atrund.toml"
-        return load(file, hostname=socket.gethostname(), machine_id=_machine_id(), name=name)
+        return load(file, hostname=socket.gethostname(), machine_id=own_machine_id(), name=name)
 
     try:
         config = read()
@@ -156,10 +156,3 @@ def _name(text: str) -> str:
 
 
 _FOLDER: Final = Path("/etc/atrund")
-
-
-def _machine_id() -> str | None:
-    try:
-        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or None
-    except (OSError, ValueError):
-        return None

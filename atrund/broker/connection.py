@@ -205,7 +205,7 @@ class Connection:
                 with contextlib.suppress(OSError):  # it is closed, as it should be
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # past TLS, whose own is not for two threads
             await stopping
-        self._close_late()
+        self._client.let_go()
         if self.closed.done() and not self.closed.cancelled():
             self.closed.exception()  # whoever waited has seen it
 
@@ -258,12 +258,8 @@ class Connection:
             )
         else:
             self._client.connect(settings.host, settings.port, settings.keepalive)
-        if self._over:
-            self._close_late()
-
-    def _close_late(self) -> None:
-        """Close what came about when nobody waited for it any more."""
-        self._client.let_go()
+        if self._over:  # nobody waits for it any more
+            self._client.let_go()
 
     def _socket_is(self, connection: Any) -> None:  # noqa: ANN401 - a socket or paho's wrapper
         self._socket = connection

@@ -59,6 +59,7 @@ __all__ = [
     "TcpUser",
     "keys",
     "load",
+    "own_machine_id",
     "report",
     "warnings",
 ]
@@ -102,6 +103,14 @@ def report(error: ConfigError) -> str:
     """What `atrund --check` prints: a line for each mistake, and their number."""
     count = len(error.mistakes)
     return f"{error}\n{count} mistake{'s' if count > 1 else ''}"
+
+
+def own_machine_id() -> str | None:
+    """Return what /etc/machine-id holds (machine-id(5)), None where there is none."""
+    try:
+        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def _of_several(config: Config, table: Table, name: str) -> Config:

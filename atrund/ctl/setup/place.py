@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from atrund.config import Config, load
+from atrund.config import Config, load, own_machine_id
 from atrund.config.files import FOLDER
 from atrund.ctl.setup.text import MAIN, MAIN_TEXT
 
@@ -79,7 +79,7 @@ class Place:
 
         Raises `ConfigError`, whose text names the files where they will be once it went through `told`.
         """
-        return load(self._stage / MAIN, hostname=socket.gethostname(), machine_id=_machine_id(), name=name)
+        return load(self._stage / MAIN, hostname=socket.gethostname(), machine_id=own_machine_id(), name=name)
 
     def told(self, text: str) -> str:
         """Return a text in which the files are where they will be."""
@@ -167,10 +167,3 @@ def _opened(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _machine_id() -> str | None:
-    try:
-        return Path("/etc/machine-id").read_text(encoding="ascii").strip() or None
-    except (OSError, ValueError):
-        return None
