@@ -17,6 +17,7 @@ from atrund.config.values import Config, FirewallRule, Policy, Sms, Tcp, TcpUser
 from atrund.sim.store import Message, Status
 from tests.support.asking import OUTER, outcome, said
 from tests.support.lives import Lives
+from tests.support.ports import free_port
 from tests.support.virtual import FRIEND, House, config, deliver, running
 from tests.support.waiting import ready, until
 
@@ -373,10 +374,8 @@ async def test_a_file_without_the_door_shuts_it_behind_the_answer_that_runs_and_
 
 
 async def test_another_port_counts_when_the_session_is_over_and_one_that_cant_be_had_changes_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-        probe.close()
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         async with house() as there:
             door = there.daemon.tcp
             assert "ddress already in use" in await catch_up(there, replace(OPEN, port=taken.getsockname()[1]))

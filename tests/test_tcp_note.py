@@ -8,7 +8,6 @@ scenarios/test_client.py, 3.5 in scenarios/test_transparent.py.
 import asyncio
 import contextlib
 import random
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,6 +18,7 @@ from atrund.sim.faults import Plant
 from tests.support.asking import said
 from tests.support.calling import Caller, calling, door
 from tests.support.lives import Lives
+from tests.support.ports import free_port
 from tests.support.virtual import House, config, running
 from tests.support.waiting import ready, status, until
 
@@ -27,13 +27,6 @@ pytestmark = pytest.mark.looptime
 NOTE_LOGIN = b"testuser\rtestpassw\r"
 SOCKETS = ("#SS: 1,1,212.141.121.05,1024,212.141.121.148,1332", *(f"#SS: {n},0" for n in range(2, 7)))
 SCRIPT = random.Random(39).randbytes(60_000)  # noqa: S311 - no secret
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import PASSWORD, PATIENCE, USER, Caller, Daemon, Module, free_port, until
+from tests.scenarios.players import PASSWORD, PATIENCE, USER, Caller, Daemon, Module, until
+from tests.support.ports import free_port
 
 Command = Callable[[str, int], list[str]]
 

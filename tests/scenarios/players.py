@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from tests.support import contract
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 
@@ -38,13 +39,6 @@ def until(look: Callable[[], T | None], what: str, seconds: float = PATIENCE) ->
             return found
         assert time.monotonic() < end, f"never seen: {what}"
         time.sleep(LOOK_EVERY)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Program:

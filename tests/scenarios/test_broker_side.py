@@ -12,7 +12,7 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import MOSQUITTO, Daemon, Module, Program, free_port, until
+from tests.scenarios.players import MOSQUITTO, Daemon, Module, Program, until
 from tests.support.certificates import Authority, Pair
 from tests.support.guarded import (
     ACCEPTED,
@@ -26,6 +26,7 @@ from tests.support.guarded import (
     mqtt_options,
     shipped,
 )
+from tests.support.ports import free_port
 
 PEOPLE = ("atrund/third", "alice", "bob", "fleet", "read/grafana", "read/witness", "bridge/site7")
 WITNESS = "\nuser read/witness\ntopic read #\n"

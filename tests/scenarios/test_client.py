@@ -12,7 +12,8 @@ import pytest
 
 from tests.scenarios.conftest import Stage
 from tests.scenarios.piped import Start
-from tests.scenarios.players import PATIENCE, Daemon, free_port, until
+from tests.scenarios.players import PATIENCE, Daemon, until
+from tests.support.ports import free_port
 
 TOKEN = "0123456789abcdef-0123"
 CSQ = b"\r\n+CSQ: 17,0\r\n\r\nOK\r\n"
@@ -52,7 +53,7 @@ def test_other_peoples_programs_are_called_and_run_commands(stage: Stage, start:
     assert daemon.logged("client mode has no token: whoever answers there may run commands")
     there.stop()
     again = start(*command)
-    until(lambda: daemon.logged("call failed") or state(daemon) == "up", "the call at once")
+    until(lambda: _listens(port) or state(daemon) == "up", "the listener, or the call that it took")
     if state(daemon) != "up":  # the listener came too late for it: whoever switches it on calls
         assert daemon.ctl("at", "AT#TCPATRUND=1").returncode == 0
     again.send(b"AT+CSQ\r")

@@ -20,10 +20,11 @@ import pytest
 
 from atrund.ctl.fleet_gather import OPEN, Stand
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import PATIENCE, ROOT, Broker, Daemon, Module, Program, free_port, until
+from tests.scenarios.players import PATIENCE, ROOT, Broker, Daemon, Module, Program, until
 from tests.support import contract
 from tests.support.certificates import Authority
 from tests.support.nodes import Nodes
+from tests.support.ports import free_port
 
 FLEET: Final = [sys.executable, "-m", "atrund.ctl.main", "fleet"]
 QUICK: Final = ("--gather", "0.3", "--deadline", "1")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import Broker, Caller, Daemon, Module, free_port, until
+from tests.scenarios.players import Broker, Caller, Daemon, Module, until
 from tests.support.certificates import Authority, Pair
+from tests.support.ports import free_port
 
 NAMES = ("DNS:localhost", "IP:127.0.0.1")
 

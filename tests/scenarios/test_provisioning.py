@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import LOGIN, PASSWORD, PATIENCE, Daemon, Module, free_port, until
+from tests.scenarios.players import LOGIN, PASSWORD, PATIENCE, Daemon, Module, until
+from tests.support.ports import free_port
 
 FLEET = "+393468686711"
 SECRETS = ("1234567890123456", "secret-word-77", PASSWORD)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.scenarios.conftest import Stage
 from tests.scenarios.players import PASSWORD, USER, Caller, Daemon, Module, until
+from tests.support.ports import free_port
 
 DONE = "configuration reloaded"
 REFUSED = "configuration not reloaded, and nothing changed"
@@ -130,9 +131,7 @@ def test_whose_login_is_gone_or_another_is_out(stage: Stage, daemon: Daemon, new
 
 
 def test_another_tcp_port_counts_once_nobody_is_in(daemon: Daemon) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     old = daemon.tcp
     with Caller(old) as caller:
         caller.ask(b"AT\r")

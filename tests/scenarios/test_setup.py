@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import PATIENCE, Program, free_port, until
+from tests.scenarios.players import PATIENCE, Program, until
 from tests.scenarios.test_dial import ATRUNCTL, Terminal
+from tests.support.ports import free_port
 
 NUMBER = "+393468686711"
 

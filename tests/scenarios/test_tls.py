@@ -12,8 +12,9 @@ import pytest
 
 from tests.scenarios.conftest import Stage
 from tests.scenarios.piped import Peer, Start
-from tests.scenarios.players import LOGIN, PASSWORD, PATIENCE, USER, Daemon, Module, Program, free_port, until
+from tests.scenarios.players import LOGIN, PASSWORD, PATIENCE, USER, Daemon, Module, Program, until
 from tests.support.certificates import Authority, Pair
+from tests.support.ports import free_port
 
 ATRUNCTL = [sys.executable, "-m", "atrund.ctl.main"]
 CSQ = b"AT+CSQ\r\r\n+CSQ: 17,0\r\n\r\nOK\r\n"

@@ -16,9 +16,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.scenarios.players import MOSQUITTO, PATIENCE, ROOT, Program, free_port, until
+from tests.scenarios.players import MOSQUITTO, PATIENCE, ROOT, Program, until
 from tests.support import contract
 from tests.support.certificates import KEY, Authority, Pair
+from tests.support.ports import free_port
 
 EXAMPLES: Final = ROOT / "etc" / "mosquitto"
 WORD: Final = "a password of {}"

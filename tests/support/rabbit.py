@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.scenarios.players import Program, free_port, until
+from tests.scenarios.players import Program, until
+from tests.support.ports import free_port
 
 HOMES: Final = Path("/usr/lib/rabbitmq/lib")
 BOOT: Final = 120.0

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from tests.support import guest
+from tests.support.guest import check, run
 from tests.usb_vm.modem import PORTS, SECONDARY, Modem
 
 T = TypeVar("T")
@@ -27,16 +29,11 @@ T = TypeVar("T")
 HERE: Final = Path("/opt/atrund")
 PATIENCE: Final = 60.0
 """Seconds after which what was waited for counts as missing: the daemon pauses for as long at most."""
-LOOK_EVERY: Final = 0.1
 MODEL: Final = "LE910C1-EUX"
 PASSWORD: Final = "geheim-7731"
 CGROUP: Final = Path("/sys/fs/cgroup/system.slice/atrund.service")
 MEMORY_MAX: Final = 64 * 1024 * 1024
 """That of atrund.service."""
-
-
-class Wrong(AssertionError):
-    """Something was not as it should be."""
 
 
 def test() -> None:
@@ -247,24 +244,8 @@ def unit(name: str) -> str:
     return run("systemctl", "show", "--value", f"--property={name}", "atrund.service").strip()
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    check(done.returncode == 0, f"{' '.join(command)}: {done.stderr}")
-    return done.stdout
-
-
 def until(look: Callable[[], T | None], what: str) -> T:
-    """Look until there is something to see, and return it."""
-    end = time.monotonic() + PATIENCE
-    while not (found := look()):
-        check(time.monotonic() < end, f"never seen: {what}")
-        time.sleep(LOOK_EVERY)
-    return found
-
-
-def check(right: bool, otherwise: str) -> None:  # noqa: FBT001 - as an assertion has it
-    if not right:
-        raise Wrong(otherwise)
+    return guest.until(look, what, PATIENCE)
 
 
 def say(text: str) -> None:
