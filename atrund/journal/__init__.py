@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log: structlog set up once, for a terminal, systemd's journal or JSON lines.
 
-Rules of this file: every entry, our own and that of a library, passes `redact` before it is written, and nothing else
-hides secrets. No value holds a line break, save `exception`, whose lines are written so that none can be taken for
-an entry.
+Rules of this file: every entry, our own and that of a library, passes `bounds` and then `redact` before it is written,
+and nothing else hides secrets. No value holds a line break, save `exception`, whose lines are written so that none can
+be taken for an entry.
 """
 
 import datetime as dt
@@ -23,7 +23,8 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 
 from atrund.atrun.secrets import Secret, escape, mask_answer, mask_line
-from atrund.journal.kinds import NOTICES, kind_of, message_id
+from atrund.journal.bounds import Bounds
+from atrund.journal.kinds import is_notice, kind_of, message_id
 from atrund.journal.sinks import JOURNAL_SOCKET, JournalSink, Sink, StreamSink
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -68,6 +69,7 @@ class Journal:
     format: Format
     sink: Sink
     _handler: logging.Handler
+    _bounds: Bounds
 
     @property
     def dropped(self) -> int:
@@ -78,6 +80,7 @@ class Journal:
         """Writes what waits, for at most `timeout` seconds, and takes the log down; later entries go nowhere."""
         logging.getLogger().removeHandler(self._handler)
         _processors[:] = [_discard]
+        self._bounds.close()
         self.sink.close(timeout)
 
 
@@ -88,8 +91,10 @@ def configure(
     environ: Mapping[str, str] = os.environ,
     stream: TextIO = sys.stderr,
     journal_socket: str = JOURNAL_SOCKET,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Journal:
-    """Sets up structlog and the standard library's logging. Entries below `level` are not made.
+    """Sets up structlog and the standard library's logging. Entries below `level` are not made, nor more of a kind than
+    `limits` allows by `clock`, which gives seconds; their count is.
 
     `auto` is the journal when `stream` is connected to it (`$JOURNAL_STREAM`, systemd.exec(5)) and its socket is there,
     else lines for people. Call `Journal.close` at the end, and before setting it up anew.
@@ -110,19 +115,22 @@ def configure(
         emit(event)
         raise structlog.DropEvent
 
-    handler = _Foreign(emit)
+    bounds = Bounds(lambda event: emit(redact(None, "", event)), clock)
+    handler = _Foreign(emit, bounds)
     root = logging.getLogger()
     root.addHandler(handler)
     # Not below info: what libraries say at debug level is theirs to read, and paho would show payloads.
     root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
     # The same list each time: loggers that were used before keep it.
-    _processors[:] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, rank, redact, write]
+    # What is not written is not made fit to be, either: in a flood that is most of the work.
+    given = (structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, bounds.judge)
+    _processors[:] = [*given, rank, redact, write]
     structlog.configure(
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    return Journal(format, sink, handler)
+    return Journal(format, sink, handler, bounds)
 
 
 def redact(_logger: object, _method: str, event: Event) -> Event:
@@ -140,7 +148,7 @@ def redact(_logger: object, _method: str, event: Event) -> Event:
 
 def rank(_logger: object, _method: str, event: Event) -> Event:
     """Make a notice of an entry whose kind is worth one, in every form of the log."""
-    if event.get("level") == "info" and kind_of(event) in NOTICES:
+    if event.get("level") == "info" and is_notice(event):
         event["level"] = "notice"
     return event
 
@@ -195,9 +203,10 @@ def json_line(event: Mapping[str, Any]) -> str:
 class _Foreign(logging.Handler):
     """Takes what libraries log through the standard library."""
 
-    def __init__(self, emit: Callable[[Event], None]) -> None:
+    def __init__(self, emit: Callable[[Event], None], bounds: Bounds) -> None:
         super().__init__()
         self._emit = emit
+        self._bounds = bounds
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -208,7 +217,8 @@ class _Foreign(logging.Handler):
         event: Event = {"event": mask_line(text), "logger": record.name, "level": record.levelname.lower()}
         if record.exc_info:
             event["exc_info"] = record.exc_info
-        self._emit(redact(None, "", event))
+        if self._bounds.admits(event):
+            self._emit(redact(None, "", event))
 
 
 def _discard(_logger: object, _method: str, _event: Event) -> Event:
@@ -275,4 +285,7 @@ def _plain(value: object) -> str:
 def _word(value: object) -> str:
     """A value inside a sentence, quoted if it could be taken for more than one."""
     text = value if isinstance(value, str) else _plain(value)
-    return text if re.fullmatch(r'[^\s,="()]+', text) else json.dumps(text, ensure_ascii=False)
+    return text if _ONE_WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+_ONE_WORD: Final = re.compile(r'[^\s,="()]+')

@@ -29,10 +29,11 @@ FAMILIES: Final = (
 NOTICES: Final = frozenset(
     {
         "command refused", "command not done", "command not confirmed in time", "command undone", "cancel refused",
-        "login refused", "token refused", "refused", "handshake failed", "shut out",
+        "login refused", "token refused", "refused", "handshake failed", "shut out", "client cut off: it does not read",
         "status refused", "administration refused", "port not lent", "port lent",
         "settings imported", "settings reset", "settings exported with their secrets", "door closed", "door opened",
-        "event not run", "answer undelivered", "answer not delivered", "audit chain begun", "audit chain ended",
+        "event not run", "answer undelivered", "answer not delivered", "answer not published",
+        "audit chain begun", "audit chain ended", "strangers are refused by the daemon, not by the kernel",
     }
 )  # fmt: skip
 """Kinds that are as they should be and all the same worth a look: who was kept out, and what was changed."""
@@ -52,6 +53,12 @@ def kind_of(event: Mapping[str, Any]) -> str:
     if text.startswith("event "):  # and its label
         return "event not run" if text.endswith(" not run") else "event"
     return next((family.rstrip() for family in FAMILIES if text.startswith(family)), text)
+
+
+def is_notice(event: Mapping[str, Any]) -> bool:
+    """Return whether an entry is worth a look: its kind is, or it tells of an SMS that claimed to be a command."""
+    kind = kind_of(event)
+    return kind in NOTICES or (kind == "sms not accepted" and " digest" in str(event.get("reason")))
 
 
 def message_id(kind: str) -> str:

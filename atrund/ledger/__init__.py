@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from atrund.ledger import outbox, tables
+from atrund.ledger import copying, outbox, tables
 from atrund.ledger.schema import LedgerRefusedError, open_alone
 from atrund.ledger.writer import Job, StorageError, Store, UnfitError, Write, Writer
 
@@ -33,6 +33,11 @@ OWED_MAX: Final = 1000
 """Jobs that are owed at once: more than there can be requests on their way when the disk fails."""
 SETTLE_EVERY: Final = 5.0
 """Seconds between two tries to write what is owed."""
+
+LOOK_FIRST: Final = 10.0
+"""Seconds until a file that can't be used is looked at again; each pause is twice the one before it."""
+LOOK_LAST: Final = 600.0
+"""The longest of these pauses: each look may read the whole file."""
 
 WIPE_AFTER: Final = 60.0
 """Seconds until what was secret of ended requests is gone from the log of changes, too: once for all of a minute."""
@@ -61,10 +66,15 @@ class Submits(Protocol):
 class Ledger:
     """The event loop's side of the ledger. Without a writer (`failure` says why) nothing durable can be promised."""
 
-    def __init__(self, writer: Submits | None, *, failure: str = "") -> None:
+    def __init__(self, writer: Submits | None, *, failure: str = "", file: Path | None = None) -> None:
+        """`file`: the one that could not be opened, where there is no writer."""
         self.failure = failure
+        self._file = file
         self.on_posted: Told = _nobody
         """Called on the event loop when the outbox may have new rows."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_posted = False
+        """Whether the event loop was woken for that, and did not come to it yet."""
         self._writer = writer
         self._missed = 0
         self._base_run = 0.0
@@ -103,6 +113,12 @@ class Ledger:
                 self.failure = str(error)
             self._keep_run()
 
+    async def until_usable(self) -> None:
+        """Wait until what failed at the start would not fail now; only another start takes the ledger up."""
+        pause = LOOK_FIRST
+        while not await self._would_work(pause):
+            pause = min(2 * pause, LOOK_LAST)
+
     async def durable(self, *writes: Write) -> list[Any]:
         """Write together and synced to disk before this returns; returns each write's value. Raises `StorageError`."""
         self._settle()
@@ -120,7 +136,10 @@ class Ledger:
         if self._writer is None:
             self._missed += 1
             return
-        self._writer.submit(Job((*writes, self._tell_posted()) if posts else writes))
+        if posts:
+            self._loop = self._loop or asyncio.get_running_loop()
+            writes = (*writes, self._note_posted)
+        self._writer.submit(Job(writes))
 
     def soon(self, *writes: Write) -> "asyncio.Future[list[Any]]":
         """Write together soon, like `behind`, and tell how it went: the future may raise `StorageError`."""
@@ -164,6 +183,16 @@ class Ledger:
             writer, self._writer = self._writer, None
             await asyncio.get_running_loop().run_in_executor(None, writer.close, CLOSE_TIMEOUT)
 
+    async def _would_work(self, pause: float) -> bool:
+        await asyncio.sleep(pause)
+        if self._file is not None:
+            return await asyncio.get_running_loop().run_in_executor(None, _can_be_opened, self._file)
+        try:
+            await self.ask(tables.get_meta("run", 0.0))
+        except StorageError:
+            return False
+        return True
+
     def _wipe(self) -> None:
         self._wiping = None
         if self._writer is not None:
@@ -171,7 +200,7 @@ class Ledger:
 
     def _keep_run(self) -> None:
         if self._keeping is not None:  # the first time it was just read
-            self.behind(*self._clocks(), posts=False)
+            self.behind(*self._clocks(), copying.drop_copies(self.run), posts=False)
         self._keeping = asyncio.get_running_loop().call_later(KEEP_RUN, self._keep_run)
 
     def _clocks(self) -> tuple[Write, Write]:
@@ -211,15 +240,17 @@ class Ledger:
             owed.set_result(None)
         self.on_posted()
 
-    def _tell_posted(self) -> Write:
-        loop = asyncio.get_running_loop()
-
-        def tell(_: sqlite3.Connection) -> None:
-            # The row is seen by the drain's own look, which queues behind this transaction.
+    def _note_posted(self, _: sqlite3.Connection) -> None:
+        """Wake the event loop from the writer's thread, once for all that it has not heard of yet."""
+        # The row is seen by the drain's own look, which queues behind this transaction.
+        if not self._is_posted and self._loop is not None:
+            self._is_posted = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody drains any more
-                loop.call_soon_threadsafe(self.on_posted)
+                self._loop.call_soon_threadsafe(self._tell_posted)
 
-        return tell
+    def _tell_posted(self) -> None:
+        self._is_posted = False
+        self.on_posted()
 
     async def _submit(self, writes: tuple[Write, ...], *, synced: bool) -> list[Any]:
         if self._writer is None:
@@ -261,5 +292,14 @@ def open_ledger(state_dir: Path) -> Ledger:
     try:
         connection, lock = open_alone(state_dir / "ledger.db")
     except LedgerRefusedError as error:
-        return Ledger(None, failure=str(error))
+        return Ledger(None, failure=str(error), file=state_dir / "ledger.db")
     return Ledger(Writer(Store(connection, lock=lock)))
+
+
+def _can_be_opened(file: Path) -> bool:
+    try:
+        connection, lock = open_alone(file)
+    except LedgerRefusedError:
+        return False
+    Store(connection, lock=lock).close()
+    return True

@@ -9,8 +9,13 @@ import stat
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from atrund.atrun.secrets import mask_line
 from atrund.ledger import outbox
+from atrund.ledger.copying import NOTED, NoCopyError, copies, make_copy
+
+log = structlog.get_logger()
 
 MIGRATIONS: Final = (
     """
@@ -143,9 +148,10 @@ class LedgerRefusedError(Exception):
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the ledger and bring its schema up to date.
+    """Open or create the ledger and bring its schema up to date, all at once, behind a copy of it (`copying`).
 
-    Raises `LedgerRefusedError` for a file of a newer version, a damaged one, or one that can't be opened or written.
+    Raises `LedgerRefusedError` for a file of a newer version, a damaged one, one that can't be opened or written, and
+    where there is no room for the copy: then it is as it was.
     """
     try:
         _examine(path)
@@ -156,7 +162,10 @@ def open_file(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error
     try:
-        _prepare(connection)
+        _prepare(connection, path)
+    except NoCopyError as error:
+        connection.close()
+        raise LedgerRefusedError(f"{path}: of an older atrund, and left so: {error}") from error
     except sqlite3.OperationalError as error:
         connection.close()
         raise LedgerRefusedError(f"{path}: {error}; it must be writable, with room on its disk") from error
@@ -199,9 +208,7 @@ def _examine(path: Path) -> None:
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if not 0 <= version <= VERSION:
-            raise LedgerRefusedError(
-                f"{path}: written by a newer atrund (version {version}; this one knows {VERSION}); install that one"
-            )
+            raise LedgerRefusedError(_newer(path, version))
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise _damaged(path, verdict.splitlines()[-1])
@@ -226,7 +233,23 @@ def _damaged(path: Path, why: object) -> LedgerRefusedError:
     return LedgerRefusedError(f"{path}: damaged ({why}); move it away to begin anew, or restore it")
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _newer(path: Path, version: int) -> str:
+    ours = max((older for older in copies(path) if older <= VERSION), default=None)
+    name = path.name
+    back = (
+        "or move it away to begin anew: all that it holds is lost then"
+        if ours is None
+        # A log of changes that a crash left would be taken for the copy's.
+        else f"or move {name}, {name}-wal and {name}-shm away and put the copy {name}.v{ours} in their place: what was "
+        "recorded since is lost then, as settings, answers that wait, and which SMS and codes were used"
+    )
+    return (
+        f"{path}: written by a newer atrund (version {version}; this one knows {VERSION}), left as it is; "
+        f"install that one again, {back}"
+    )
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # Rows are small, and each page that one touches is written whole, twice: a quarter of SQLite's usual size halves
     # what an SMS costs a router's flash. It counts for a new file alone.
     connection.execute("PRAGMA page_size=1024")
@@ -239,8 +262,23 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")  # a file that can't be written shows here, not at the first promise
     connection.execute("ROLLBACK")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version={number}; COMMIT;")
+    if version < VERSION:
+        _migrate(connection, path, version)
     with contextlib.suppress(sqlite3.Error):  # what a crash left there of ended requests (POL-3)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     outbox.prepare(connection)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    """Run the scripts that are missing, in one transaction: a crash leaves the version of before, or this one."""
+    copy = make_copy(connection, path, version) if version else None
+    scripts = (*MIGRATIONS[version:], NOTED if copy else "", f"PRAGMA user_version={VERSION};")
+    try:
+        connection.executescript("\n".join(("BEGIN IMMEDIATE;", *scripts, "COMMIT;")))
+    except sqlite3.Error as error:
+        if copy is not None and error.sqlite_errorcode == sqlite3.SQLITE_FULL:  # the ledger is as it was
+            with contextlib.suppress(OSError):
+                copy.unlink()
+        raise
+    if copy is not None:
+        log.info("ledger brought up to date", version=VERSION, before=version, copy=str(copy))

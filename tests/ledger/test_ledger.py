@@ -57,6 +57,21 @@ async def test_what_is_written_behind_is_told_on_the_loop_and_written_at_the_lat
         await ledger.ask(tables.counts())
 
 
+@pytest.mark.looptime
+async def test_the_loop_is_woken_once_for_all_that_was_written_behind_together() -> None:
+    async with on_a_disk() as (_, ledger):
+        posted: list[int] = []
+        ledger.on_posted = lambda: posted.append(1)
+        for value in range(5):
+            ledger.behind(note(str(value)))
+        assert posted == []
+        await asyncio.sleep(1)
+        assert posted == [1]
+        ledger.behind(note("later"))
+        await asyncio.sleep(1)
+        assert posted == [1, 1]
+
+
 async def test_a_second_daemon_is_given_none(tmp_path: Path) -> None:
     """REQ-9: it would take what the first one has on its way for interrupted, and run it again."""
     first = open_ledger(tmp_path)

@@ -103,7 +103,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("atrund.ledger.schema.VERSION", len(later))
     connection = open_file(tmp_path / "ledger.db")
     assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
-    assert connection.execute("SELECT * FROM meta").fetchall() == [("a", "b", None)]
+    assert connection.execute("SELECT * FROM meta WHERE name = 'a'").fetchall() == [("a", "b", None)]
     connection.close()
 
 
