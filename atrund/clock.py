@@ -24,7 +24,7 @@ class Clock(Protocol):
 
 def rfc3339(moment: datetime) -> str:
     """Write a moment in UTC with milliseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 class SystemClock:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from atrund.at.exchange import Ended, Why
 from atrund.at.feed import Feed
+from atrund.at.late import window
 from atrund.at.prompts import asks
 from atrund.at.reader import Line
 from atrund.at.syntax import Command, Op, parse
@@ -67,7 +68,24 @@ class LineRun:
         self._say = say
         self._feed = feed
         self._recorder = recorder
-        self._until = asyncio.get_running_loop().time() + request.timeout
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + request.timeout
+
+    def begin(self, line: tuple[Command, ...], tell: Callable[[Ending], None], wait: Callable[[], None]) -> bool:
+        """Begin to run a line that is the module's as it stands, if nothing has to be waited for before it.
+
+        Returns whether it was. `tell` gets its ending, or `wait` is told that somebody is to `take_up` the line.
+        """
+        if self._turn is None or not self._is_plain(line):
+            return False
+        return self._turn.begin(
+            line, timeout=self._left(), say=self._say, tell=lambda ended: tell(_ending(ended)), wait=wait
+        )
+
+    async def take_up(self, line: tuple[Command, ...]) -> Ending:
+        """Wait for the end of a line that `begin` began. Raises as `run` does."""
+        assert self._turn is not None  # noqa: S101 - else it was not begun
+        return _ending(await self._turn.run(line, timeout=self._left(), say=self._say, feed=self._feed))
 
     async def run(self, line: tuple[Command, ...]) -> Ending:
         """Run it. Raises `TimedOutError` and `LinkLostError` as a turn does."""
@@ -166,6 +184,18 @@ class LineRun:
             reason = Reason.STORAGE
             return Ending(f"+CME ERROR: {code_of(reason)}", ok=False, reason=reason, detail=f"not begun: {error}")
 
+    def _is_plain(self, line: tuple[Command, ...]) -> bool:
+        """Whether a line goes to the module as one, with nothing before it, and is over with its final result."""
+        settings = self._own.settings
+        for command in line:
+            if self._is_of_messages(command) or commands.kind_of(command, settings) is not Kind.MODULE:
+                return False
+        if asks(line) or window(line) is not None:
+            return False
+        assert self._channel is not None  # noqa: S101 - as below
+        interface = self._own.interface(self._request.instance)
+        return not prelude(line, interface, self._channel.present, self._own.home())
+
     def _is_alone(self, command: Command) -> bool:
         return self._is_of_messages(command) or (self._feed is not None and asks([command]))
 
@@ -173,14 +203,15 @@ class LineRun:
         return self._recorder is not None and command.name in _OF_MESSAGES and command.op in {Op.SET, Op.EXECUTE}
 
     def _left(self) -> float:
-        return max(0.0, self._until - asyncio.get_running_loop().time())
+        return max(0.0, self._until - self._loop.time())
 
 
 def needs_turn(line: tuple[Command, ...], own: Own) -> bool:
     """Whether a line has anything for the module, or may have once one of its commands was carried out."""
     if any(command.name == "#TCPATRUNCFG" for command in line) and any(map(is_socket, line)):
         return True  # whose socket `#SCFG` sets is known only behind it
-    return not line or any(segment.kind is not Kind.OWN for segment in commands.plan(line, own.settings))
+    settings = own.settings
+    return not line or any(commands.kind_of(command, settings) is not Kind.OWN for command in line)
 
 
 _OF_MESSAGES: Final = frozenset({"+CMGL", "+CMGR", "+CMGD"})

@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -27,6 +28,10 @@ from atrund.service import Service
 log = structlog.get_logger()
 
 EXIT_CONFIG: Final = 2
+LEDGER_WAIT: Final = 300.0
+"""Seconds for a ledger to be read, copied and migrated: some 100 MB at the 1 MB a second of poor flash."""
+SWITCH: Final = 0.0005
+"""Seconds after which a busy thread lets another one run: by default the ledger's would hold an answer up for 5 ms."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,6 +75,7 @@ async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups"
     with contextlib.suppress(OSError):
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     notify = Service(os.environ)
+    notify.starting(LEDGER_WAIT)
     ledger = await loop.run_in_executor(None, open_ledger, config.state_dir)
     daemon = build(config, ledger=ledger, notify=notify, handed=handed)
     try:
@@ -78,6 +84,7 @@ async def _serve(config: Config, read: Callable[[], Config], hangups: "_Hangups"
         log.error("not started", detail=str(error))  # noqa: TRY400 - the text says it all
         await daemon.stop()
         return 1
+    _settle()
     daemon.failed.add_done_callback(lambda _: stopping.set())
     reloading = loop.create_task(_reload(daemon, read, notify, hangups.wanted()), name="reload")
     reloading.add_done_callback(lambda _: stopping.set())
@@ -127,6 +134,13 @@ def _spare_memory() -> None:
     """Let all threads allocate from one arena: one each would cost memory, and the interpreter runs one at a time."""
     with contextlib.suppress(OSError, AttributeError):  # a C library without it
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _settle() -> None:
+    """Have neither what is there for good nor what a thread does in the background keep an answer waiting."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH)
 
 
 _M_ARENA_MAX: Final = -8

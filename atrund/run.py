@@ -2,6 +2,7 @@
 """One request on its way, as its door sees it: a bounded stream of answer lines, then its outcome."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
@@ -43,13 +44,18 @@ class Run:
         self.accepted: asyncio.Future[bool] = loop.create_future()
         """Resolves once the request is recorded or refused, so that its transport may be told; False when refused."""
         self.outcome: asyncio.Future[Outcome | None] = loop.create_future()
-        self.feed = Feed(self._ask, self._tell_of_room) if request.answers_prompts else None
-        """Where what is typed at a prompt goes, if its door can carry that (REQ-6)."""
-        self._stream: asyncio.Queue[Line | Prompted | None] = asyncio.Queue()
+        self.feed: Feed | None = None
+        """Where what is typed at a prompt goes, once one may come, if its door can carry that (REQ-6)."""
+        self._stream: deque[Line | Prompted] = deque()
+        self._is_over = False
+        self._awaited: asyncio.Future[None] | None = None
         self._backlog = 0
         self._on_more: Callable[[], None] | None = None
         self._told_of_more = False
         self._task: asyncio.Task[None] | None = None
+        """What walks it, while something has to be waited for but the module's answer to a plain line."""
+        self._wait: Callable[[], None] = _nothing
+        """Has it walked by a task from now on."""
         self._begun = False
         self._given_up = False
         self._reason: Reason | None = None
@@ -63,9 +69,12 @@ class Run:
 
     async def said(self) -> AsyncIterator[Line | Prompted]:
         """Yield the answer's lines and the prompts in it as they come; ends with the outcome."""
-        while (said := await self._stream.get()) is not None:
-            self._backlog -= _length(said)
-            yield said
+        while self._stream or not self._is_over:
+            if self._stream:
+                yield self._take()
+            else:
+                self._awaited = asyncio.get_running_loop().create_future()
+                await self._awaited
 
     def watch(self, on_more: Callable[[], None]) -> None:
         """Have `on_more` called when there is more to `take`: at once with the outcome, with lines a moment later.
@@ -73,19 +82,22 @@ class Run:
         It is called too when more can be typed at a prompt behind which too much waited.
         """
         self._on_more = on_more
+        if self._is_over or self._stream:
+            asyncio.get_running_loop().call_soon(self._tell_of_more)
 
     def take(self) -> list[Line | Prompted]:
         """Return the lines and prompts that came since, for one who watches; all of them once `outcome` is done."""
-        taken: list[Line | Prompted] = []
-        while not self._stream.empty() and (said := self._stream.get_nowait()) is not None:
-            self._backlog -= _length(said)
-            taken.append(said)
-        return taken
+        return [self._take() for _ in range(len(self._stream))]
 
     def put(self, said: Line | Prompted | None) -> None:
         """Add a line or a prompt to the stream; None ends it."""
-        self._backlog += _length(said) if said is not None else 0
-        self._stream.put_nowait(said)
+        if said is None:
+            self._is_over = True
+        else:
+            self._backlog += _length(said)
+            self._stream.append(said)
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
         if self._on_more is None:
             return
         if said is None:
@@ -93,6 +105,12 @@ class Run:
         elif not self._told_of_more:  # lines that come together are passed on together, mostly with the outcome
             self._told_of_more = True
             asyncio.get_running_loop().call_soon(self._tell_of_more)
+
+    def open_feed(self) -> Feed | None:
+        """Be ready for prompts, if its door can carry what they ask for."""
+        if self.feed is None and self.request.answers_prompts:
+            self.feed = Feed(self._ask, self._tell_of_room)
+        return self.feed
 
     @property
     def unasked(self) -> str:
@@ -117,6 +135,11 @@ class Run:
     def give(self, typed: bytes) -> Taken:
         """Take what was typed at a prompt; what is none of its data is given back. It is never recorded (POL-3)."""
         return Taken(rest=typed) if self.feed is None else self.feed.give(typed)
+
+    def _take(self) -> Line | Prompted:
+        said = self._stream.popleft()
+        self._backlog -= _length(said)
+        return said
 
     def _ask(self, prompt: Prompted) -> None:
         if self.request.body is not None:
@@ -146,7 +169,7 @@ class Run:
     @property
     def is_behind(self) -> bool:
         """Whether its asker takes the lines so slowly that no more are kept for it."""
-        return self._stream.qsize() >= STREAM_MAX or self._backlog >= BACKLOG_MAX
+        return len(self._stream) >= STREAM_MAX or self._backlog >= BACKLOG_MAX
 
     def give_up(self, reason: Reason | None = None) -> None:
         """Take the request back: one that waits is not run, one that runs is left."""
@@ -155,8 +178,14 @@ class Run:
         self._reason = reason
         self._given_up = True
         # A task that is cancelled before its first step never runs at all: that one finds the word when it begins.
-        if self._begun and self._task is not None:
+        if self._task is None:
+            self._wait()
+        elif self._begun:
             self._task.cancel()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _length(said: Line | Prompted) -> int:

@@ -8,7 +8,9 @@ from atrund.atrun.request import Door, End, Event, Life, Outcome, Reason, Reques
 from atrund.ledger import tables
 from atrund.ledger.tables import Known
 from atrund.run import Also, Run
-from atrund.walk import Walk, Ways
+from atrund.timer import Timer
+from atrund.walk import SLOW, Walk
+from atrund.ways import Ways
 
 STANDSTILL: Final = 3600.0
 """Seconds beside its own times after which a request counts as stuck: it may wait for a module after a restart and
@@ -22,7 +24,9 @@ class Runner:
 
     def __init__(self, ways: Ways) -> None:
         self._ways = ways
-        self._runs: dict[asyncio.Task[None], Run] = {}
+        self._runs: dict[Run, Walk] = {}
+        self._emptied: asyncio.Future[None] | None = None
+        self._slow = Timer()
         self._closed = False
         self.requests = dict.fromkeys(Door, 0)
         """How many came since the start."""
@@ -45,7 +49,7 @@ class Runner:
         `max_wait`: seconds for which one may wait for its turn.
         """
         now = asyncio.get_running_loop().time()
-        for run in self._runs.values():
+        for run in self._runs:
             bound = run.request.delay + max_wait + run.request.timeout + STANDSTILL
             if now - run.begun > bound:
                 return f"request {run.request.rid} does not end, for {bound:.0f} s"
@@ -74,22 +78,42 @@ class Runner:
     async def close(self, grace: float) -> None:
         """Take nothing new, give what runs `grace` seconds to end, then leave it."""
         self._closed = True
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=grace)
-        for run in tuple(self._runs.values()):
+        await self._empty(grace)
+        for run in tuple(self._runs):
             run.give_up(Reason.SHUTDOWN)
+        await self._empty(CLOSE_WAIT)
+        self._slow.close()
+
+    async def _empty(self, timeout: float) -> None:
+        """Wait until none is on its way, for so many seconds at most."""
         if self._runs:
-            await asyncio.wait(self._runs, timeout=CLOSE_WAIT)
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=timeout)
 
     def _launch(self, run: Run, event: Event | None) -> None:
-        walk = Walk(run, self._ways, closed=self._closed)
-        task = asyncio.get_running_loop().create_task(walk.to_the_end(event), name=f"request {run.request.rid}")
-        run._task = task  # noqa: SLF001 - a run is the other half of this class
-        self._runs[task] = run
+        self._runs[run] = walk = Walk(run, self._ways, closed=self._closed, over=self._end)
         self.requests[run.request.door] += 1
-        task.add_done_callback(self._end)
+        if len(self._runs) == 1:
+            self._slow.start(SLOW, self._look_for_slow)
+        walk.begin(event)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        outcome = self._runs.pop(task).outcome
-        if outcome.done() and not outcome.cancelled() and (ended := outcome.result()) is not None:
+    def _end(self, run: Run) -> None:
+        if self._runs.pop(run, None) is None:
+            return
+        if run.outcome.done() and not run.outcome.cancelled() and (ended := run.outcome.result()) is not None:
             self.ended[ended.end] += 1
+        if not self._runs:
+            self._slow.stop()
+            if self._emptied is not None and not self._emptied.done():
+                self._emptied.set_result(None)
+
+    def _look_for_slow(self) -> None:
+        """Have those say where they are that take long, each once."""
+        now = asyncio.get_running_loop().time()
+        begun = [run.begun + SLOW for run, walk in self._runs.items() if not walk.say_slow(now)]
+        if begun:
+            self._slow.start(max(min(begun) - now, _LEAST), self._look_for_slow)
+
+
+_LEAST: Final = 0.001
+"""Seconds between two such looks: less than that is rounding."""

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+
+class Word(Enum):
+    """A state, an event, an effect and their like, hashed as the one object that it is, for tables look them up often.
+
+    Enum's own hash is made of the name, in Python, each time.
+    """
+
+    __hash__ = object.__hash__
+
+
 S = TypeVar("S", bound=Enum)
 """States."""
 E = TypeVar("E", bound=Enum)

@@ -7,13 +7,14 @@ import itertools
 import json
 import sqlite3
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from atrund import records
 from atrund.atrun.request import Door, End, Request
 from atrund.broker import outbox as room
 from atrund.broker.connection import WINDOW
@@ -229,6 +230,43 @@ async def test_a_record_that_the_broker_refuses_is_set_aside_and_said() -> None:
     assert it.aside == [("secret", 1, why)] * 2
     said = [(entry["event"], entry["seq"], entry["detail"]) for entry in logs if entry["log_level"] == "error"]
     assert said == [("record set aside", 2, why)], "once for a topic that is refused all day"
+
+
+async def test_each_answer_says_under_its_requests_id_what_became_of_it() -> None:
+    """The mirror says nothing; an answer to two topics is two messages; an asker's words are no id."""
+    it = opened()
+
+    def post(rid: str, topic: str, *, response: bool = True) -> None:
+        payload = records.to_json({"v": 1, "id": '","rid":"forged"', "rid": rid})
+        it.ledger.behind(outbox.post(response=response, topic=topic, payload=payload))
+
+    def told(logs: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        fields = ("event", "id", "door", "topic", "detail")
+        return [tuple(entry.get(name) for name in fields) for entry in logs if entry["event"].startswith("answer")]
+
+    with capture_logs() as logs:
+        async with it.connected(Line(lambda topic: "Not authorized" if topic == "secret" else "")):
+            post("r1", "event/response", response=False)
+            post("r1", "at/response")
+            post("r1", "reply")
+            it.post("sms/received", response=True)
+            for _ in range(2):
+                post("r2", "secret")
+            post("r3", "a/#")
+            await a_while()
+    assert told(logs) == [
+        ("answer not published", "r3", "mqtt", "a/#", "a topic with a wildcard"),
+        ("answer published", "r1", "mqtt", "at/response", None),
+        ("answer published", "r1", "mqtt", "reply", None),
+        *[("answer not published", "r2", "mqtt", "secret", "refused by the broker: Not authorized")] * 2,
+    ], "each of them, though the topic's refusal is said once"
+    with capture_logs() as logs:
+        post("r4", "at/response")
+        for _ in range(LOSSES_MAX):
+            async with it.connected(Line(lambda _: None)):
+                await a_while()
+    why = f"in flight at {LOSSES_MAX} lost connections running"
+    assert told(logs) == [("answer not published", "r4", "mqtt", None, why)]
 
 
 async def test_what_was_refused_is_tried_again_at_the_next_starts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from atrund import run as run_room
-from atrund import walk as walk_room
+from atrund import steps
 from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.ledger import Ledger, tables
 from atrund.ledger.tables import Known
@@ -31,13 +31,15 @@ EVERY_DOOR = pytest.mark.parametrize("door", list(Door))
 
 
 class Bench:
-    def __init__(self, disk: AtOnce, *, base: str = "", depth: int = 32, max_wait: float = 600.0) -> None:
+    def __init__(
+        self, disk: AtOnce, *, base: str = "", depth: int = 32, max_wait: float = 600.0, gap: float = 0.02
+    ) -> None:
         self.disk = disk
         self.ledger = Ledger(disk)
         self.wire = Wire(SimModule(Options()))
         self.module = self.wire.module
         self.channel: Channel | None = None
-        self._depth, self._max_wait = depth, max_wait
+        self._depth, self._max_wait, self._gap = depth, max_wait, gap
         clock = VirtualClock()
         mirror = Mirror(clock=clock, session="s", base=base)
         self.ways = ways(lambda: self.channel, ledger=self.ledger, mirror=mirror, clock=clock)
@@ -50,6 +52,7 @@ class Bench:
             on_lost=lambda _: setattr(self, "channel", None),
             depth=self._depth,
             max_wait=self._max_wait,
+            gap=self._gap,
         )
         channel.attach(await self.wire.open(PORT, 115200, channel))
         async with channel.turn("daemon") as turn:
@@ -88,9 +91,15 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def bench(
-    path: Path = MEMORY, *, plugged: bool = True, base: str = "", depth: int = 32, max_wait: float = 600.0
+    path: Path = MEMORY,
+    *,
+    plugged: bool = True,
+    base: str = "",
+    depth: int = 32,
+    max_wait: float = 600.0,
+    gap: float = 0.02,
 ) -> AsyncIterator[Bench]:
-    made = Bench(AtOnce(path), base=base, depth=depth, max_wait=max_wait)
+    made = Bench(AtOnce(path), base=base, depth=depth, max_wait=max_wait, gap=gap)
     await made.ledger.start()
     if plugged:
         await made.plug_in()
@@ -123,6 +132,7 @@ async def test_a_command_is_run_and_its_answer_framed(door: Door) -> None:
         assert list(outcome.lines) == lines == ["+CSQ: 14,99"]
         assert outcome.framed == "\r\n+CSQ: 14,99\r\n\r\nOK\r\n"
         assert b.seen == ["AT+CSQ"]
+        await asyncio.sleep(0)  # the answer goes first, then it is written down
         assert b.audit() == [("ok", None)]
         assert b.states() == ([("ended", "ok")] if door.delivers_again else [])
 
@@ -161,6 +171,7 @@ async def test_a_refused_line_reaches_nobody_and_is_recorded(door: Door, line: s
         assert outcome is not None
         assert (outcome.end, outcome.reason) == (End.REJECTED, reason)
         assert b.seen == []
+        await asyncio.sleep(0)
         if "\ud800" not in line:
             assert b.audit() == [("rejected", reason.value)]
 
@@ -171,6 +182,7 @@ async def test_what_the_door_refused_is_recorded_and_not_run(door: Door) -> None
         refused = Outcome(End.EXPIRED, Reason.EXPIRED)
         run = b.runner.start(b.request("AT+CSQ", door), refused=refused)
         assert (await run.accepted, await run.outcome) == (False, refused)
+        await asyncio.sleep(0)
         assert (b.seen, b.audit()) == ([], [("expired", "expired")])
 
 
@@ -459,9 +471,136 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_stop() -> None:
         begin = asyncio.get_running_loop().time()
         await b.runner.close(1)
         assert asyncio.get_running_loop().time() - begin == pytest.approx(1 + CLOSE_WAIT, abs=0.1)
-        for task in tuple(b.runner._runs):
-            task.cancel()
+        assert run._task is not None
+        run._task.cancel()
         await asyncio.sleep(0.1)
+
+
+# Without a task.
+
+AT_ONCE = pytest.mark.parametrize("door", [door for door in Door if not door.delivers_again])
+
+
+@AT_ONCE
+@pytest.mark.parametrize("line", ["AT", "AT+CSQ", "AT+CSQ;+COPS?", "ATI+CGMR"])
+async def test_a_plain_line_is_sent_as_it_comes_and_no_task_waits_for_it(door: Door, line: str) -> None:
+    async with bench(gap=0.0) as b:
+        b.wire.written.clear()
+        run = b.start(line, door)
+        assert b.wire.written == [line.encode() + b"\r"]
+        outcome = await run.outcome
+        assert outcome is not None
+        assert outcome.end is End.OK
+        assert run._task is None
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("AT+CSQ", {"delay": 1.0}),
+        ("AT+CMGF=1", {}),  # it is remembered for its instance
+        ("AT+CREG=1", {}),
+        ("AT#TCPATRUNL?;+CSQ", {}),
+        ('AT+CMGS="1"', {"interactive": True}),
+        ('AT+CUSD=1,"*100#"', {}),  # it has a line to say behind its final result
+    ],
+)
+async def test_what_takes_more_than_that_has_one(line: str, fields: dict[str, object]) -> None:
+    async with bench(gap=0.0) as b:
+        run = b.start(line, Door.TCP, timeout=2.0, **fields)
+        await run.outcome
+        assert run._task is not None
+
+
+async def test_a_line_whose_turn_has_not_come_waits_for_it() -> None:
+    async with bench(gap=0.0) as b:
+        first, second = b.start("AT+CSQ"), b.start("AT+COPS?")
+        assert (first._task is None, second._task is None) == (True, False)
+        assert [outcome and outcome.end for outcome in (await first.outcome, await second.outcome)] == [End.OK] * 2
+        assert b.seen == ["AT+CSQ", "AT+COPS?"]
+
+
+async def test_a_line_within_the_gap_behind_another_waits_for_its_end() -> None:
+    async with bench(gap=3.0) as b:
+        await b.outcome()
+        begin = asyncio.get_running_loop().time()
+        run = b.start("AT+COPS?")
+        assert run._task is not None
+        await run.outcome
+        assert asyncio.get_running_loop().time() - begin == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_one_without_a_task_can_be_taken_back_at_any_moment(ticks: int) -> None:
+    async with bench(gap=0.0) as b:
+        b.module.faults.plant("+CSQ", Plant(seconds=0.0))
+        run = b.start()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        run.give_up(Reason.IDLE)
+        outcome = await run.outcome
+        assert outcome is not None
+        assert outcome.end in {End.CANCELLED, End.OK}
+        await until(lambda: b.runner.running == 0)
+        assert (await b.outcome("AT+COPS?")).lines == ('+COPS: 0,0,"vodafone IT"',)
+        assert b.runner.ended[outcome.end] == (2 if outcome.end is End.OK else 1)
+
+
+async def test_an_unexpected_prompt_is_left_by_a_task_that_takes_the_line_over() -> None:
+    async with bench(gap=0.0) as b:
+        b.module.faults.plant("+CSQ", Plant(lines=(), final="> "))
+        run = b.start(timeout=5.0)
+        begun = run._task
+        outcome = await run.outcome
+        assert (begun is None, run._task is None) == (True, False)
+        assert outcome is not None
+        assert outcome.end is not End.OK
+        b.module.faults.clear()
+        assert (await b.outcome("AT+COPS?")).end is End.OK
+
+
+async def test_what_comes_behind_the_end_in_the_same_read_is_sorted_before_the_next_line_goes_out() -> None:
+    async with bench(gap=0.0) as b:
+        b.wire.garble = lambda data: data + b"\r\nOK\r\n" if data.endswith(b"\r\nOK\r\n") else data
+        run = b.start("AT")
+        went_on: list[bytes] = []
+        run.watch(lambda: went_on.append(b"".join(b.wire.written)))
+        await run.outcome
+        b.wire.garble = lambda data: data
+        b.wire.written.clear()
+        assert (await b.outcome("AT+COPS?")).lines == ('+COPS: 0,0,"vodafone IT"',)
+        assert b.wire.written[0] != b"AT+COPS?\r"  # a final result of nobody's: in step first
+        assert went_on
+
+
+async def test_the_records_of_lines_that_follow_at_once_are_in_their_order() -> None:
+    async with bench(base="atrund/x/", gap=0.0) as b:
+        following: list[Run] = []
+
+        def follow() -> None:
+            if not following and first.outcome.done():
+                following.append(b.start("AT+COPS?"))
+
+        first = b.start()
+        first.watch(follow)
+        await first.outcome
+        await following[0].outcome
+        assert following[0]._task is None
+        await asyncio.sleep(1)
+        topics = [topic for (topic,) in b.disk.rows("SELECT topic FROM outbox ORDER BY rowid")]
+        assert topics == ["atrund/x/event/command", "atrund/x/event/response"] * 2
+
+
+async def test_each_that_takes_long_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    async with bench(gap=0.0) as b:
+        b.module.faults.plant("+CSQ", Plant(seconds=100))
+        runs = [b.start()]
+        await asyncio.sleep(10)
+        runs.append(b.start("AT+COPS?"))
+        for run in runs:
+            await run.outcome
+        said = capsys.readouterr().out
+        assert said.count("command not done yet") == 2
 
 
 # After a restart.
@@ -527,7 +666,7 @@ async def test_a_slow_asker_costs_the_port_no_time_and_no_memory_past_the_caps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run_room, "STREAM_MAX", 10)
-    monkeypatch.setattr(walk_room, "ANSWER_MAX", 200)
+    monkeypatch.setattr(steps, "ANSWER_MAX", 200)
     async with bench() as b:
         b.module.faults.plant("#CSURV", Plant(lines=tuple(f"row {number:05}" for number in range(500)), final="OK"))
         run = b.start("AT#CSURV")

@@ -9,7 +9,6 @@ a code with its PDU, a prompt. So from where it begins all lines are the answer'
 silence follows.
 """
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +19,10 @@ from atrund.at.results import ERROR, FinalKind, information
 from atrund.at.results import Final as FinalResult
 from atrund.at.syntax import Command, Op, unparse
 from atrund.at.times import USUAL, is_abortable, longest
-from atrund.table import To, step
+from atrund.table import To, Word, step
 
 
-class State(enum.Enum):
+class State(Word):
     """Where a command line is."""
 
     SENT = "sent"
@@ -33,7 +32,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-class Event(enum.Enum):
+class Event(Word):
     """What can happen to it."""
 
     ANSWER = "answer line"
@@ -50,7 +49,7 @@ class Event(enum.Enum):
     GIVE_UP_SHORT = "give up with bytes missing"
 
 
-class Effect(enum.Enum):
+class Effect(Word):
     """What its owner is to do."""
 
     PASS_LINE = "pass the line on"
@@ -140,7 +139,7 @@ class Prompted:
     again: bool = False
 
 
-class Why(enum.Enum):
+class Why(Word):
     """What made us leave a command line."""
 
     PROMPT = "it asked for a text"
@@ -251,7 +250,7 @@ class Exchange:
                 return []
             return self._end(final, line)
         if self.state in _AT_DATA and line.text in _PROMPTS:
-            again = Prompted(PromptKind(line.text.encode("ascii")), self._missing or None, again=True)
+            again = Prompted(_PROMPTS[line.text], self._missing or None, again=True)
             return self._step(Event.REPEATED_PROMPT, again)
         if self.state is State.SENT and (passed := self._passed(line.text)) is not None:
             # The command may have been taken for the prompt's data: what ends it now is not its own result.
@@ -265,9 +264,8 @@ class Exchange:
 
     def _passed(self, text: str) -> PromptKind | None:
         """Return the prompt that a line is, alone or with the echo of the command right behind it."""
-        for kind in PromptKind:
-            prompt = kind.value.decode("ascii")
-            if text in {prompt, prompt + self.text}:
+        for prompt, kind in _PROMPTS.items():
+            if text.startswith(prompt) and text in {prompt, prompt + self.text}:
                 return kind
         return None
 
@@ -415,7 +413,7 @@ HELD_MAX: Final = 100
 """Lines held behind what may be a final result: more non-empty ones than the 160 characters of a message make."""
 
 _AT_DATA: Final = frozenset({State.PROMPTED, State.FED})
-_PROMPTS: Final = frozenset(kind.value.decode("ascii") for kind in PromptKind)
+_PROMPTS: Final = {kind.value.decode("ascii"): kind for kind in PromptKind}
 _SAID: Final[dict[Effect, tuple[Happening, ...]]] = {
     Effect.SEND_ESC: (Send(ESC),),
     Effect.SEND_ABORT: (Send(ABORT),),

@@ -33,7 +33,7 @@ TEXTS: Final = frozenset(
 
 def asks(commands: Iterable[Command]) -> bool:
     """Whether a line holds a command that is known to ask for data."""
-    return not _names(commands).isdisjoint(TEXTS | SIZES.keys())
+    return not _names(commands).isdisjoint(_ASKING)
 
 
 def is_counted(commands: Iterable[Command], shown: PromptKind) -> bool:
@@ -74,8 +74,9 @@ def count_of(commands: Iterable[Command]) -> int | None:
 
 
 def _names(commands: Iterable[Command]) -> set[str]:
-    return {command.name for command in commands if command.op in {Op.SET, Op.EXECUTE}}
+    return {command.name for command in commands if command.op is Op.SET or command.op is Op.EXECUTE}
 
 
+_ASKING: Final = TEXTS | SIZES.keys()
 _DIGITS_MAX: Final = 10
 """Digits that a size is read from: a number of thousands of them is none that a module takes."""

@@ -6,15 +6,16 @@ an error. A line keeps whether an empty line stood before it (`lead`), which is 
 own framing out again; of several empty lines one is kept.
 """
 
-import enum
 from dataclasses import dataclass
 from typing import Final
+
+from atrund.table import Word
 
 LINE_MAX: Final = 4096
 """Longest line kept, in bytes: an order of magnitude above the longest PDU; the rest of a longer line is dropped."""
 
 
-class PromptKind(enum.Enum):
+class PromptKind(Word):
     """How the data behind a prompt ends: by Ctrl-Z (`> `), or by its announced length (`>>>`)."""
 
     TEXT = b"> "
@@ -65,7 +66,10 @@ class Reader:
         """Take what the port gave and return the tokens that it completes."""
         tokens: list[Token] = []
         for piece in self._pieces(data):
-            self._take(piece, tokens)
+            if self._is_whole(piece):
+                self._take_whole(piece, tokens)
+            else:
+                self._take(piece, tokens)
         return tokens
 
     def quiet(self) -> list[Token]:
@@ -89,6 +93,18 @@ class Reader:
             return [piece + b"\n" for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
         # bytes.splitlines ends at CR, LF and CRLF; a CRLF counts as CR here so that a cut between them changes nothing
         return [part for piece in pieces for part in ((piece[:-1], b"\n") if piece.endswith(b"\r\n") else (piece,))]
+
+    def _is_whole(self, piece: bytes) -> bool:
+        """Whether this is a line with its end, and stands alone."""
+        stands_alone = not (self._pending or self.prompting or self._after_cr)
+        return self.confirmed and stands_alone and piece.endswith(b"\n") and len(piece) <= LINE_MAX
+
+    def _take_whole(self, piece: bytes, tokens: list[Token]) -> None:
+        """Take a line that came whole, as nearly all do: what `_take` does, in one step."""
+        text = piece.strip(_NOISE + b"\n")
+        if text:
+            tokens.append(Line(text.decode("latin-1"), self._lead))
+        self._lead = not text
 
     def _take(self, piece: bytes, tokens: list[Token]) -> None:
         after_cr, self._after_cr = self._after_cr, False

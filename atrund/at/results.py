@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result codes and the parameters of an information line (ITU-T V.250 5.7, 3GPP TS 27.007 9.2, TS 27.005 3.2.5)."""
 
-import enum
 import re
 from dataclasses import dataclass
 
 from atrund.at.syntax import arguments
+from atrund.table import Word
 
 
-class FinalKind(enum.Enum):
+class FinalKind(Word):
     """What a final result code says."""
 
     OK = "OK"

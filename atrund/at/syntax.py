@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from atrund.table import Word
+
 LINE_MAX: Final = 2048
 """Longest command line in characters; Telit's own limit lies far below on every family."""
 
 
-class Op(enum.Enum):
+class Op(Word):
     """What is asked of a command (V.250 5.4)."""
 
     EXECUTE = enum.auto()

@@ -5,7 +5,6 @@ How a line is run: `split` takes the next segment off, again and again, with the
 kind asks of the caller stands at `Kind`. The first error ends the line; there is one final result.
 """
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +17,7 @@ from atrund.atrun.interface import is_remembered
 from atrund.atrun.policy import ADMINISTERING, FORGEABLE_NEVER
 from atrund.atrun.request import Door, Reason
 from atrund.atrun.settings import Settings
+from atrund.table import Word
 
 TABLE: Final[Mapping[str, Row]] = {
     row.name: row for row in (*sms.ROWS, *tcp.ROWS, *sockets.ROWS, *monitor.ROWS, *v250.ROWS)
@@ -25,7 +25,7 @@ TABLE: Final[Mapping[str, Row]] = {
 """Every command that the daemon answers, by name."""
 
 
-class Kind(enum.Enum):
+class Kind(Word):
     """Who does a segment, and how."""
 
     OWN = "own"

@@ -95,14 +95,21 @@ class LineEditor:
         self._end = _CR
         self._backspaces = BACKSPACES
         self._last = "AT"
+        self._followed: Interface | None = None
 
     def follow(self, interface: Interface) -> None:
         """Take over the instance's S3 and S5; DEL goes on taking back."""
+        if interface is self._followed:
+            return
+        self._followed = interface
         self._end = interface.value("S3")
         self._backspaces = bytes((interface.value("S5"), 0x7F))
 
     def feed(self, data: bytes) -> Typed:
         """Take input; a line over the cap comes out too long, so that it is refused and not run in part."""
+        if not self._line and self._is_whole(data):  # as programs send them
+            self._line += data[:-1]
+            return Typed((self._taken(),), data)
         lines: list[str] = []
         echo = bytearray()
         for octet in data:
@@ -127,6 +134,12 @@ class LineEditor:
                     self._line.clear()
                     lines.append(self._last)
         return Typed(tuple(lines), bytes(echo))
+
+    def _is_whole(self, data: bytes) -> bool:
+        """Whether this is one line with its end, and nothing in it that does anything."""
+        text = data[:-1].decode("latin-1")
+        plain = text.isascii() and text.isprintable() and data[-1:] == bytes((self._end,))
+        return plain and 0 < len(text) <= _KEPT_MAX and text[:2].upper() != "A/"
 
     def _taken(self) -> str:
         line = self._line.decode("latin-1")
@@ -206,6 +219,7 @@ def _show_result(words: str, interface: Interface) -> str:
     elif kind is FinalKind.CONNECT and not interface.on("X"):
         words = FinalKind.CONNECT.value
     if interface.on("V"):
-        return _line_end(interface) + words + _line_end(interface)
+        end = _line_end(interface)
+        return end + words + end
     # A code that V.250 has no number for stands as it is (TS 27.007 annex B: "as verbose").
     return _NUMERIC.get(words if kind is None else kind.value, words) + chr(interface.value("S3"))

@@ -8,7 +8,6 @@ found here once, for the judgement, the record of it, and whoever asks what woul
 for it may be a secret.
 """
 
-import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,6 +19,7 @@ from atrund.atrun.request import Door, Reason
 from atrund.atrun.rules import NO_MISTAKE, Hazards, Rule, Verb, letters, verdict
 from atrund.atrun.secrets import mask_line
 from atrund.atrun.undo import Plan
+from atrund.table import Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Abilities:
     own_commands: bool = False
 
 
-class Decision(enum.Enum):
+class Decision(Word):
     """What becomes of a command, or of a line."""
 
     ALLOWED = "allowed"

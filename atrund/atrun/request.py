@@ -5,15 +5,14 @@ Rules of this file: nothing is sent to the module on any way that does not lead 
 when the fact is recorded as the door's transport demands; every way ends in ENDED with one outcome.
 """
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from atrund.table import To, step
+from atrund.table import To, Word, step
 
 
-class Door(enum.Enum):
+class Door(Word):
     """A way in for commands."""
 
     SMS = "sms"
@@ -28,7 +27,7 @@ class Door(enum.Enum):
         return self in {Door.SMS, Door.MQTT}
 
 
-class Reason(enum.Enum):
+class Reason(Word):
     """Why a request was not run, or not to its end: the words of the MQTT contract."""
 
     POLICY = "policy"
@@ -57,7 +56,7 @@ class Reason(enum.Enum):
     SHUTDOWN = "shutdown"
 
 
-class End(enum.Enum):
+class End(Word):
     """The outcome of a request: the final values of `state` in the MQTT contract."""
 
     OK = "ok"
@@ -124,7 +123,7 @@ class Outcome:
         return self.end not in {End.OK, End.ERROR}
 
 
-class State(enum.Enum):
+class State(Word):
     """Where a request is."""
 
     RECEIVED = "received"
@@ -136,7 +135,7 @@ class State(enum.Enum):
     ENDED = "ended"
 
 
-class Event(enum.Enum):
+class Event(Word):
     """What can happen to it."""
 
     ALLOWED = "allowed"
@@ -154,7 +153,7 @@ class Event(enum.Enum):
     FOUND_AFTER_RESTART = "found after a restart"
 
 
-class Effect(enum.Enum):
+class Effect(Word):
     """What the runner is to do."""
 
     RECORD = "record it"

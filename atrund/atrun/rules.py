@@ -24,6 +24,7 @@ from typing import Final
 from atrund.at.syntax import Command, Op, arguments, unquote
 from atrund.atrun.hazards import acts, whole
 from atrund.atrun.secrets import mask_line
+from atrund.table import Word
 
 PATTERN_MAX: Final = 200
 """Characters of a pattern or a peer: twice the longest command that an event of the monitor may store."""
@@ -33,14 +34,14 @@ RULES_MAX: Final = 32
 """Rules of a door: the longest line is judged in half a second then, at worst."""
 
 
-class Verb(enum.Enum):
+class Verb(Word):
     """What a rule, or a door's default, does."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
-class Hazards(enum.Enum):
+class Hazards(Word):
     """What becomes of a hazard at a door (POL-2)."""
 
     REFUSE = "refuse"
@@ -152,7 +153,7 @@ def verdict(rules: Iterable[Rule], command: Command, names: Sequence[str]) -> tu
 
 def letters(name: str) -> str:
     """An extended command's name without digits and signs, as a careless parser may read it."""
-    return name[:1] + "".join(character for character in name[1:] if character.isalpha())
+    return name[:1] + "".join(filter(str.isalpha, name[1:]))
 
 
 NO_MISTAKE: Final = frozenset({"#SCFGEXT2", "#SCFGEXT3"})

@@ -167,7 +167,8 @@ def mask_line(text: str, masks: Masks | None = None) -> str:
     What doesn't parse is cut behind the first name of a command with secrets, however that is written.
     """
     masks = masks or _in_force[0]
-    return _hide_words(_mask_line(text, masks), masks)
+    masked = text if _SIGN.search(text) is None else _mask_line(text, masks)
+    return _hide_words(masked, masks)
 
 
 def _mask_line(text: str, masks: Masks) -> str:
@@ -284,6 +285,8 @@ def escape(text: str) -> str:
     A backslash stays one, so that `AT\Q3` reads as it was sent, except in a run of them right before something that
     would read as such an escape, or is one: there each is doubled, which keeps the text unambiguous.
     """
+    if text.isascii() and text.isprintable() and "\\" not in text:  # nearly all are
+        return text
     return _TO_ESCAPE.sub(_escaped, text)
 
 
@@ -327,6 +330,9 @@ def _end_of_secret_name(text: str, masks: Masks) -> int | None:
     """Where the first name of a command with secrets ends, blanks, control characters, case and bit 8 ignored."""
     if _SIGN.search(text) is None:  # most texts end here: each value of each log entry is looked at
         return None
+    if text.isascii() and text.isprintable() and " " not in text:  # and most others here
+        found = masks.names.search(text.upper())
+        return found.end() if found else None
     places = [(at, chr(ord(character) & 0x7F).upper()) for at, character in enumerate(text) if ord(character) < 256]
     visible = [(at, character) for at, character in places if "!" <= character <= "~"]
     found = masks.names.search("".join(character for _, character in visible))

@@ -5,13 +5,12 @@ Rules of this file: before COMMAND nothing that was typed is run or echoed; the 
 runs, and not while it waits for the peer's data; every ending closes once.
 """
 
-import enum
 from typing import Final
 
-from atrund.table import To, step
+from atrund.table import To, Word, step
 
 
-class State(enum.Enum):
+class State(Word):
     """Where a session is."""
 
     NEW = "new"
@@ -26,7 +25,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Event(enum.Enum):
+class Event(Word):
     """What can happen to it."""
 
     CONNECTED = "connected"
@@ -48,7 +47,7 @@ class Event(enum.Enum):
     STOPPED = "service stopped"
 
 
-class Effect(enum.Enum):
+class Effect(Word):
     """What the door is to do."""
 
     ARM_LOGIN = "start the login timer"

@@ -21,12 +21,12 @@ from atrund.atrun.request import Door, Outcome, Reason, Request
 from atrund.atrun.session import Effect, Event, Session, State
 from atrund.atrun.telnet import Telnet
 from atrund.doors.login import SessionRules, login_fits, token_fits
-from atrund.doors.timer import Timer
 from atrund.doors.wire import Wire
 from atrund.instances import Instances
 from atrund.own import Own
 from atrund.run import Run
 from atrund.runner import Runner
+from atrund.timer import Timer
 
 if TYPE_CHECKING:  # few ask for it
     from atrund.doors.transparent import Passage
@@ -224,13 +224,13 @@ class Connection(Wire):
         typed = self._give(typed)
         # Line by line, for what a line does decides whether the next is echoed, queued or ignored.
         for piece in typed.splitlines(keepends=True):
-            if self._session.state in {State.CLOSED, State.CHECKING}:
+            if self._session.state in _DEAF:
                 break
             if self._session.state is State.RUNNING and not self.rules.sequence:
                 break  # input while a command runs is ignored, and so not echoed either (TCP-5)
             self._type(piece)
         self.pay()
-        if self._session.state in {State.COMMAND, State.DATA}:
+        if self._session.state in _IDLE:
             self._arm(self.rules.idle_timeout, Event.IDLE_TIMEOUT, Reason.IDLE)
 
     def _give(self, typed: bytes) -> bytes:
@@ -437,3 +437,5 @@ class Connection(Wire):
 _LOGIN: Final = frozenset({State.NAME, State.PASSWORD, State.TOKEN})
 _LOGGED_IN: Final = frozenset({State.COMMAND, State.RUNNING, State.DATA, State.TRANSPARENT})
 _BUSY: Final = frozenset({State.RUNNING, State.DATA})
+_DEAF: Final = frozenset({State.CLOSED, State.CHECKING})
+_IDLE: Final = frozenset({State.COMMAND, State.DATA})

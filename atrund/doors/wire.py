@@ -11,7 +11,7 @@ import structlog
 
 from atrund.atrun.request import Door
 from atrund.doors.liveness import set_up
-from atrund.doors.timer import Timer
+from atrund.timer import Timer
 
 log = structlog.get_logger()
 
@@ -153,5 +153,5 @@ class Wire(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _lose_patience(self) -> None:
-        log.warning("client cut off: it does not read", door=Door.TCP.value, peer=self.peer)
+        log.info("client cut off: it does not read", door=Door.TCP.value, peer=self.peer)
         self.cut_off()

@@ -39,11 +39,13 @@ from atrund.at.results import Final as FinalResult
 from atrund.at.syntax import Command
 from atrund.atrun.interface import is_remembered
 from atrund.module.datamode import DataMode
+from atrund.module.direct import Begun, Direct
 from atrund.module.feeding import FILL_RATE, Feeding
 from atrund.module.latecomers import LateLines
 from atrund.module.port import Port
 from atrund.module.turn import LinkLostError, Say, TimedOutError, Turn, UnfedError
 from atrund.module.turns import DEPTH, MAX_WAIT, Place, Turns
+from atrund.timer import Timer
 
 log = structlog.get_logger()
 
@@ -95,7 +97,9 @@ class Channel:
         self._port: Port | None = None
         self._lost: LinkLostError | None = None
         self._happenings: asyncio.Queue[Happening | _Given | LinkLostError] = asyncio.Queue()
-        self._quiet: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._direct = Direct()
+        self._quiet = Timer()
         self._free_at = 0.0
         self._heard_at = 0.0
         self._sent_at = 0.0
@@ -106,8 +110,8 @@ class Channel:
         self._data_mode = DataMode(self._believe_connect)
         self._feeding = Feeding(self._write, lambda: 0 if self._port is None else self._port.unsent)
         self._settings_kept = True
-        self._counted = False
-        """A prompt stands there, or may do so, that takes ESC for data."""
+        self._standing = self._counted = False
+        """A prompt was seen, and nothing done about it yet; and one stands there, or may, that takes ESC for data."""
         self.late = LateLines()
         self._resynchronising = False
         self._coming_back: asyncio.Task[None] | None = None
@@ -147,13 +151,31 @@ class Channel:
     @contextlib.asynccontextmanager
     async def turn(self, asker: str, *, what: str = "", rid: str = "") -> AsyncIterator[Turn]:
         """Wait for the port and have it. Raises `QueueFullError`, `WaitedTooLongError`, `LinkLostError`."""
-        await self._turns.take(asker, what=what, rid=rid)
+        turn = await self.take(asker, what=what, rid=rid)
         try:
-            if self._lost is not None:
-                raise self._lost
-            yield Turn(self)
+            yield turn
         finally:
-            self._give_back()
+            self.give_back()
+
+    async def take(self, asker: str, *, what: str = "", rid: str = "") -> Turn:
+        """Take a turn as `turn` does, to be given back with `give_back`. Raises as that does."""
+        await self._turns.take(asker, what=what, rid=rid)
+        if self._lost is not None:
+            self.give_back()
+            raise self._lost
+        return Turn(self)
+
+    def take_now(self, asker: str, *, what: str = "", rid: str = "") -> Turn | None:
+        """Take a turn as `take` does, but only if nobody has the port; else return None."""
+        return Turn(self) if self._turns.take_now(asker, what=what, rid=rid) else None
+
+    def give_back(self) -> None:
+        """Let the next one have the port, once it is in step."""
+        self._direct.drop()
+        if self._in_step or self._lost is not None:
+            self._turns.release()
+        else:
+            self._coming_back = self._loop.create_task(self._come_back(), name="resynchronise")
 
     def confirm(self) -> None:
         """Take note that the module confirmed E0 and V1: from now on only LF ends a line."""
@@ -161,13 +183,14 @@ class Channel:
 
     def received(self, data: bytes) -> None:
         """Take what the module sent."""
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._loop.time()
         for token in self._reader.feed(data):
             self._sort(token)
         if self._sorter.running is not None:
-            self._listen_for_silence()
+            self._quiet.start(QUIET, self._silent)
         else:
-            self._hush()  # what stands there is for the next command to find
+            self._quiet.stop()  # what stands there is for the next command to find
+        self._tell_end()
 
     def lost(self, why: str) -> None:
         """Take note that the port is gone: whoever holds it or waits for it is told."""
@@ -175,10 +198,11 @@ class Channel:
             return
         self._lost = LinkLostError(why)
         self._port = None
-        self._hush()
+        self._quiet.close()
+        self._direct.close()
         self._data_mode.hear_answer()
         self.late.close()
-        self._happenings.put_nowait(self._lost)
+        self._happen(self._lost)
         self._turns.close(self._lost)
         self._on_lost(why)
 
@@ -195,26 +219,15 @@ class Channel:
         self, commands: tuple[Command, ...], timeout: float, say: Say, data: bytes | None, feed: Feed | None = None
     ) -> Ended:
         """Run one exchange; only the holder of the turn may call it."""
-        await self._wait_for_gap()
-        prompt_stands = self._prompt_stands()
-        if not self._resynchronising and (prompt_stands or self._strayed or self._data_mode.suspected):
-            self._in_step = False  # whoever is cancelled meanwhile leaves the rest of the way to the next
-            await self._resynchronise()
-        elif prompt_stands:
-            raise TimedOutError("a prompt stands there, which would take the command for data")
-        if self._lost is not None:
-            raise self._lost
-        self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
-        exchange = Exchange(commands, PromptKind.TEXT if data is not None else None, is_fed=feed is not None)
-        self._sorter.running = exchange
-        self._reader.prompting = data is not None or asks(commands)
-        self._in_step = False
+        begun = self._direct.take_over()
+        if begun is not None:
+            exchange, timeout, due = begun.exchange, begun.timeout, begun.due
+        else:
+            await self._make_way()
+            exchange = Exchange(commands, PromptKind.TEXT if data is not None else None, is_fed=feed is not None)
+            due = self._send(exchange, prompting=data is not None or asks(commands)) + timeout
         try:
-            self.present |= {command.name: "" for command in commands if is_remembered(command)}
-            self._write(exchange.text.encode("ascii") + b"\r")
-            self._sent_at = self._written_at
-            self._on_sent(commands)
-            async with asyncio.timeout(timeout) as limit:
+            async with asyncio.timeout_at(due) as limit:
                 ended = await self._listen(exchange, say, limit, data, feed)
         except TimeoutError as error:
             if feed is not None and feed.is_open:
@@ -227,12 +240,28 @@ class Channel:
         finally:
             if feed is not None:
                 feed.close()
-            self._reader.prompting = False
-            self._free_at = asyncio.get_running_loop().time() + self._gap
-        self._in_step = ended.why is not Why.DATA_MODE
-        if ended.final.ok and ended.why is None:
-            self.present |= {command.name: command.args for command in commands if is_remembered(command)}
+            self._leave_alone()
+        self._take_note(exchange, ended)
         return ended
+
+    def begin(
+        self,
+        commands: tuple[Command, ...],
+        timeout: float,
+        say: Say,
+        tell: Callable[[Ended], None],
+        wait: Callable[[], None],
+    ) -> bool:
+        """Begin an exchange, if nothing has to be waited for before it; the rest says `Turn.begin`."""
+        late = self._free_at > self._loop.time()
+        if late or self._lost is not None or self._strayed or self._data_mode.suspected or self._prompt_stands():
+            return False
+        exchange = Exchange(commands)
+        if not self._happenings.empty():
+            self._happenings = asyncio.Queue()  # as in `_make_way`
+        self._direct.begin(Begun(exchange, timeout, self._loop.time() + timeout, say, tell, wait))
+        self._send(exchange, prompting=False)
+        return True
 
     async def recover(self) -> None:
         """Come back in step within a turn, for one that has more to do in it."""
@@ -247,6 +276,59 @@ class Channel:
     async def fill_prompt(self) -> None:
         """Write zero bytes, which a prompt may still wait for that was left by whoever had the port before."""
         await self._feeding.flood()
+
+    async def _make_way(self) -> None:
+        """Wait until a command can be sent, and bring the port in step if it is not."""
+        await self._wait_for_gap()
+        prompt_stands, self._standing = self._prompt_stands(), False
+        if not self._resynchronising and (prompt_stands or self._strayed or self._data_mode.suspected):
+            self._in_step = False  # whoever is cancelled meanwhile leaves the rest of the way to the next
+            await self._resynchronise()
+        elif prompt_stands:
+            raise TimedOutError("a prompt stands there, which would take the command for data")
+        if self._lost is not None:
+            raise self._lost
+        self._happenings = asyncio.Queue()  # what an earlier exchange left behind is not this one's
+
+    def _send(self, exchange: Exchange, *, prompting: bool) -> float:
+        """Send a command line, and return when that was."""
+        self._sorter.running = exchange
+        self._reader.prompting = prompting
+        self._in_step = False
+        commands = exchange.commands
+        for command in commands:
+            if is_remembered(command):
+                self.present[command.name] = ""
+        self._write(exchange.text.encode("ascii") + b"\r")
+        self._sent_at = self._written_at
+        self._on_sent(commands)
+        return self._sent_at
+
+    def _leave_alone(self) -> None:
+        """Leave the port to the next command."""
+        self._reader.prompting = False
+        self._free_at = self._loop.time() + self._gap
+
+    def _take_note(self, exchange: Exchange, ended: Ended) -> None:
+        """Take note of how a command line ended."""
+        self._in_step = ended.why is not Why.DATA_MODE
+        if ended.final.ok and ended.why is None:
+            for command in exchange.commands:
+                if is_remembered(command):
+                    self.present[command.name] = command.args
+
+    def _happen(self, happening: "Happening | _Given | LinkLostError") -> None:
+        """Pass on what happened to the command line that runs."""
+        if not self._direct.takes(happening):
+            self._happenings.put_nowait(happening)
+
+    def _tell_end(self) -> None:
+        """Tell of the end of a line that no task waits for, once all is sorted that came with it."""
+        if (found := self._direct.take_end()) is not None:
+            begun, ended = found
+            self._leave_alone()
+            self._take_note(begun.exchange, ended)
+            begun.tell(ended)
 
     async def _listen(
         self, exchange: Exchange, say: Say, limit: asyncio.Timeout, data: bytes | None = None, feed: Feed | None = None
@@ -283,7 +365,7 @@ class Channel:
                     await self._feeding.fill(exchange, count)
             case Stand():
                 log.warning("a prompt that nobody can answer, for nobody knows how many bytes")
-                standing = asyncio.get_running_loop().time() + STANDING
+                standing = self._loop.time() + STANDING
                 limit.reschedule(min(limit.when() or math.inf, standing))
             case _:
                 pass
@@ -299,7 +381,7 @@ class Channel:
             feed.open(prompt, self._given)
 
     def _given(self) -> None:
-        self._happenings.put_nowait(_Given())
+        self._happen(_Given())
 
     async def _pass_on(self, exchange: Exchange, feed: Feed) -> None:
         """Write what was typed at a prompt, for as long as it stands."""
@@ -318,7 +400,7 @@ class Channel:
             if isinstance(happening, Send):
                 self._write(happening.data)
             else:
-                self._happenings.put_nowait(happening)
+                self._happen(happening)
         return told
 
     def _sort(self, token: Token) -> None:
@@ -333,7 +415,7 @@ class Channel:
                 self._data_mode.hear_answer()
             if isinstance(happening, Ended) and happening.why is Why.DATA_MODE:
                 self._data_mode.enter()
-            self._happenings.put_nowait(happening)
+            self._happen(happening)
 
     def _take_unsolicited(self, code: Unsolicited, *, idle: bool) -> None:
         line = code.lines[0]
@@ -351,45 +433,30 @@ class Channel:
 
     def _believe_connect(self) -> None:
         for happening in self._sorter.connected():
-            self._happenings.put_nowait(happening)
+            self._happen(happening)
         self._data_mode.enter()
 
     def _prompt_stands(self) -> bool:
         """Whether a prompt that is nobody's stands there; the next command would be taken for its data."""
         standing = [token for token in self._reader.quiet() if isinstance(token, Prompt)]
         self._counted = self._counted or any(prompt.kind is PromptKind.COUNTED for prompt in standing)
-        return bool(standing)
+        self._standing = self._standing or bool(standing)
+        return self._standing
 
     def _write(self, data: bytes) -> None:
-        self._written_at = asyncio.get_running_loop().time()
+        self._written_at = self._loop.time()
         if self._port is not None:
             self._port.write(data)
 
     async def _wait_for_gap(self) -> None:
-        wait = self._free_at - asyncio.get_running_loop().time()
+        wait = self._free_at - self._loop.time()
         if wait > 0:
             await asyncio.sleep(wait)
 
-    def _listen_for_silence(self) -> None:
-        self._hush()
-        self._quiet = asyncio.get_running_loop().call_later(QUIET, self._silent)
-
-    def _hush(self) -> None:
-        if self._quiet is not None:
-            self._quiet.cancel()
-            self._quiet = None
-
     def _silent(self) -> None:
-        self._quiet = None
         for token in self._reader.quiet():
             self._sort(token)
-
-    def _give_back(self) -> None:
-        """Let the next one have the port, once it is in step."""
-        if self._in_step or self._lost is not None:
-            self._turns.release()
-        else:
-            self._coming_back = asyncio.get_running_loop().create_task(self._come_back(), name="resynchronise")
+        self._tell_end()
 
     async def _come_back(self) -> None:
         """Leave the command that was given up, and come back in step (REQ-7); a port that stays stuck is lost."""
@@ -428,7 +495,7 @@ class Channel:
         told = self._tell(exchange)
         patience = LEAVE + sum(happening.count for happening in told if isinstance(happening, Fill)) / FILL_RATE
         if not told and not self._data_mode.suspected:  # it can only be waited for (REQ-7)
-            due = self._sent_at + exchange.longest - asyncio.get_running_loop().time()
+            due = self._sent_at + exchange.longest - self._loop.time()
             patience = min(max(LEAVE, due), LEAVE_MAX)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience) as limit:
@@ -461,7 +528,7 @@ class Channel:
         return True
 
     async def _wait_for_silence(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         until = loop.time() + LEAVE
         while loop.time() < until and (wait := self._heard_at + QUIET - loop.time()) > 0:  # noqa: ASYNC110 - silence is no event
             await asyncio.sleep(max(wait, _LEAST_WAIT))

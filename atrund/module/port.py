@@ -153,7 +153,22 @@ class _SerialPort(asyncio.Protocol):
 
 
 class _Line(serial.Serial):
-    """A port whose control lines may not be settable: a stalled USB request must not cost the port itself."""
+    """A port read when the event loop says that it can be, so without the library's own look whether it can.
+
+    Its control lines may not be settable: a stalled USB request must not cost the port itself.
+    """
+
+    def read(self, size: int = 1) -> bytes:
+        """Return what came, at most `size` bytes, none if nothing did. Raises `SerialException` for a port gone."""
+        try:
+            data = os.read(self.fileno(), size)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise serial.SerialException(f"read failed: {error}") from error
+        if not data:
+            raise serial.SerialException("the device has hung up")
+        return data
 
     def _update_dtr_state(self) -> None:
         with contextlib.suppress(OSError):

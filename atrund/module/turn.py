@@ -67,6 +67,16 @@ class Converses(Protocol):
     ) -> Ended:
         """Run one exchange."""
 
+    def begin(
+        self,
+        commands: tuple[Command, ...],
+        timeout: float,
+        say: Say,
+        tell: Callable[[Ended], None],
+        wait: Callable[[], None],
+    ) -> bool:
+        """Begin one, if nothing has to be waited for."""
+
     async def recover(self) -> None:
         """Come back in step."""
 
@@ -101,6 +111,22 @@ class Turn:
         if ended.final.ok:
             self._late = self._channel.late.promised(commands, say) or self._late
         return ended
+
+    def begin(
+        self,
+        commands: tuple[Command, ...],
+        *,
+        timeout: float,
+        say: Say,
+        tell: Callable[[Ended], None],
+        wait: Callable[[], None],
+    ) -> bool:
+        """Send a command line that asks for no data, if nothing has to be waited for; returns whether it was sent.
+
+        `tell` gets how it ended. Or `wait` is told, once, that it takes more than that: then `run` has to be called for
+        the same line, and takes it over as it is.
+        """
+        return self._channel.begin(commands, timeout, say, tell, wait)
 
     def leave_prompt(self) -> None:
         """Write ESC, for whoever had the port before may have left a text prompt, which takes commands for data."""

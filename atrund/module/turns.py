@@ -78,13 +78,10 @@ class Turns:
 
         Raises `QueueFullError`, `WaitedTooLongError`, or what `close` or `keep_for` was given.
         """
-        self._expect_open(asker)
+        if self.take_now(asker, what=what, rid=rid):
+            return
         loop = asyncio.get_running_loop()
         place = Place(asker, what, rid, loop.time())
-        if self._holder is None:
-            self._mark_anew(asker)
-            self._serve(place)
-            return
         queue = self._waiting.setdefault(asker, deque())
         if len(queue) >= self._depth:
             raise QueueFullError(f"{len(queue)} requests of {asker} wait already")
@@ -107,6 +104,15 @@ class Turns:
         finally:
             self._forget(asker, waiting)
 
+    def take_now(self, asker: str, *, what: str = "", rid: str = "") -> bool:
+        """Take a turn if nobody has one; returns whether it was. Raises what `close` or `keep_for` was given."""
+        self._expect_open(asker)
+        if self._holder is not None:
+            return False
+        self._mark_anew(asker)
+        self._serve(asker, what, rid)
+        return True
+
     def release(self) -> None:
         """Give the turn to the next asker."""
         self._holder = None
@@ -116,7 +122,7 @@ class Turns:
             while queue:
                 waiting = queue.popleft()
                 if not waiting.future.done():
-                    self._serve(waiting.place)
+                    self._serve(asker, waiting.place.what, waiting.place.rid)
                     waiting.future.set_result(None)
                     return
             del self._waiting[asker]
@@ -183,13 +189,12 @@ class Turns:
         """Put an asker that did not wait where the scale stands; never back, for a turn had is a turn had."""
         self._marks[asker] = max(self._scale, self._marks.get(asker, 0))
 
-    def _serve(self, place: Place) -> None:
-        asker = place.asker
+    def _serve(self, asker: str, what: str, rid: str) -> None:
         self._scale = max(self._scale, self._marks[asker])
         self._marks[asker] += self._stride(asker)
         self._turn += 1
         self._served[asker] = self._turn
-        self._holder = Place(asker, place.what, place.rid, asyncio.get_running_loop().time())
+        self._holder = Place(asker, what, rid, asyncio.get_running_loop().time())
 
     def _forget(self, asker: str, waiting: _Waiting) -> None:
         queue = self._waiting.get(asker)

@@ -262,7 +262,9 @@ def test_nothing_that_was_typed_at_a_login_is_repeated() -> None:
 
 def test_the_instance_s_s3_ends_a_line_and_its_s5_takes_back() -> None:
     editor = LineEditor()
-    editor.follow(having(S3=10, S5=24))
+    interface = having(S3=10, S5=24)
+    editor.follow(interface)
+    editor.follow(interface)
     assert editor.feed(b"ATX\x18I\nATX\x7fI\n").lines == ("ATI", "ATI")
     editor.follow(Interface())
     assert editor.feed(b"ATX\x08I\r").lines == ("ATI",)

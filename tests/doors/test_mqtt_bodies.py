@@ -252,6 +252,7 @@ async def test_each_instance_has_its_own_settings() -> None:
 
 
 def given(run: Run) -> bytes:
+    run.open_feed()
     assert run.feed is not None
     return run.feed.take(1 << 20)
 
@@ -259,6 +260,7 @@ def given(run: Run) -> bytes:
 async def test_a_prompt_that_nobody_expected_gets_nothing() -> None:
     """One body is for one prompt. A second text prompt is left; what a second counted one waits for, nobody knows."""
     run = Run(Request(rid="r", door=Door.MQTT, peer="who", line="AT", body=b"abc"), None)
+    run.open_feed()
     assert run.feed is not None
     run.feed.open(Prompted(PromptKind.TEXT), lambda: None)
     assert given(run) == b"abc" + CTRL_Z
@@ -272,6 +274,7 @@ async def test_a_prompt_that_nobody_expected_gets_nothing() -> None:
 
 async def test_a_counted_prompt_gets_the_body_as_it_is() -> None:
     run = Run(Request(rid="r", door=Door.MQTT, peer="who", line="AT", body=CTRL_Z + ESC + b"\0"), None)
+    run.open_feed()
     assert run.feed is not None
     run.feed.open(Prompted(PromptKind.COUNTED, 3), lambda: None)
     assert given(run) == CTRL_Z + ESC + b"\0"

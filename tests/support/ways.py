@@ -14,7 +14,7 @@ from atrund.mirror import Mirror
 from atrund.module.channel import Channel
 from atrund.nvm import Nvm
 from atrund.own import Own
-from atrund.walk import Ways
+from atrund.ways import Ways
 
 
 class Recorded:
