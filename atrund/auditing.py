@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from atrund import control
-from atrund.ledger import Ledger, StorageError, audit, chain
+from atrund.ledger import Ledger, StorageError, chain
 
 ROOM: Final = control.LINE_MAX * 3 // 4
 """Octets of rows in one answer, so that it fits a line with all that goes around them."""
@@ -40,8 +40,7 @@ async def _verified(ledger: Ledger, at: int) -> control.Answer:
     check = chain.Check(at)
     while await ledger.ask(check.lot):
         pass
-    head: str = await ledger.ask(audit.head())
-    return control.DoneAnswer({"on": bool(head), **check.told()})
+    return control.DoneAnswer(check.told())
 
 
 def _cut(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from atrund import journal
+from atrund.journal.bounds import MORE
 from atrund.journal.kinds import FAMILIES, LIBRARY, NOTICES, kind_of, message_id
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ WORDED = {
     "doors/room.py": ["sms store full: messages wait in the network", "sms store nearly full"],
     "mirror.py": [],
     "reload.py": ["needs a restart: node"],
-    "walk.py": ["command not done yet", "command found after a restart"],
+    "steps.py": ["command not done yet", "command found after a restart"],
 }
 """Where the text of an entry is made elsewhere, and what it can be; of `mirror.py` see `RECORDED`."""
 
@@ -86,7 +87,7 @@ def test_every_text_that_is_made_elsewhere_is_known_here() -> None:
 
 def test_every_event_is_explained() -> None:
     said = literal() | set(RECORDED) | {text for there in WORDED.values() for text in there}
-    said |= {"log entries were lost"}
+    said |= {"log entries were lost", MORE}
     kinds = {kind_of({"event": text, "state": "ok"}) for text in said}
     kinds |= {LIBRARY, "command refused", "command not done"}
     there = entries()
@@ -158,6 +159,8 @@ def test_families_and_notices_are_kinds() -> None:
         ({"event": "command", "state": "rejected", "level": "info"}, "5"),
         ({"event": "login refused", "level": "info"}, "5"),
         ({"event": "login bob", "level": "info"}, "6"),
+        ({"event": "sms not accepted", "reason": "does not begin with AT or HAT", "level": "info"}, "6"),
+        ({"event": "sms not accepted", "reason": "has a digest of no password here", "level": "info"}, "5"),
         ({"event": "refused", "level": "warning"}, "4"),
         ({"event": "not started", "level": "error"}, "3"),
         ({"event": "refused", "level": "debug"}, "7"),

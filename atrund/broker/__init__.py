@@ -267,7 +267,7 @@ class Broker:
             # What takes the connection away from us is not always said: MQTT 3.1.1 has no word for it.
             failure = Failure.TAKEN if self._twin.is_there(now) else failure
             self._dialling.lost(which, failure, lasted, now)
-        if self._said.get(which) != self._away:  # once for each cause, however often it is tried
+        if self._said.get(which) != self._away and not self._left:  # once for each cause, however often it is tried
             self._said[which] = self._away
             log.warning("broker away", host=self._each[which].name, detail=self._away)
 

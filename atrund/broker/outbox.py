@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import functools
 import math
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
 
+from atrund.atrun.request import Door
 from atrund.broker.connection import WINDOW, Connection
 from atrund.ledger import Ledger, StorageError, outbox
 
@@ -60,6 +62,10 @@ class Outbox:
         self._tried_again = -math.inf
         """When what was set aside was put back last, on the loop's clock."""
         self._said: set[tuple[str, str]] = set()
+        self._unread = ""
+        """Why the outbox could not be read, since when that was said."""
+        self._answers: dict[int, str] = {}
+        """Of those in flight, the answers, with the id of the request that each answers."""
         ledger.on_posted = self._posted.set
 
     async def drain(self, connection: Connection) -> None:
@@ -106,8 +112,11 @@ class Outbox:
                 self._aside.clear()
             rows: list[outbox.Row] = await self._ledger.ask(outbox.after(last))
         except StorageError as error:
-            log.warning("outbox not read", detail=str(error))
+            if str(error) != self._unread:  # it is tried every few seconds, for days if need be
+                log.warning("outbox not read", detail=str(error))
+            self._unread = str(error)
             return None
+        self._unread = ""
         if rows and rows[-1].seq > self._sure:
             # A row written behind may be lost with the power, and its number with it: synced once for a block of them.
             try:
@@ -124,9 +133,14 @@ class Outbox:
         await connection.room(1 if doubtful else WINDOW)
         text = f'{{"seq":{row.seq}{"," if len(row.payload) > len("{}") else ""}{row.payload[1:]}'
 
+        if row.response and (found := _RID.search(row.payload)):
+            self._answers[row.seq] = found[1]
+
         def settled(seq: int, refused: str | None) -> None:
             if refused is None:
                 self._acknowledge(seq)
+                if (rid := self._answers.pop(seq, None)) is not None:
+                    log.info("answer published", id=rid, door=Door.MQTT.value, topic=row.topic, seq=seq)
             else:
                 self._set_aside(seq, row.topic, f"refused by the broker: {refused}")
 
@@ -174,8 +188,14 @@ class Outbox:
         """Keep a record apart, so that it holds up nobody; the outbox has it again later."""
         self._aside.append(seq)
         self._ledger.behind(outbox.set_aside(seq, why), posts=False)
+        if (rid := self._answers.pop(seq, None)) is not None:
+            log.info("answer not published", id=rid, door=Door.MQTT.value, topic=topic or None, seq=seq, detail=why)
         if (topic, why) in self._said:
             return
         if topic and len(self._said) < SAID_MAX:
             self._said.add((topic, why))
         log.error("record set aside", seq=seq, topic=topic or None, detail=why)
+
+
+_RID: Final = re.compile('"rid":"([^"]+)"')
+"""Where a payload of ours has its request's id; inside a value of another's choice its quotes would be escaped."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from atrund.control import DOORS
+from atrund.ctl.times import add_utc, shown
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 60_000
@@ -16,7 +17,8 @@ LIMIT_MAX: Final = 60_000
 
 EPILOG: Final = """\
 TIME is "2026-11-22 08:00", "2026-11-22", "08:00" (of today), "today", "yesterday", "now", or so long ago:
-"-90s", "-30min", "-1h", "-7d". It is local time, UTC with --utc, unless an offset or a Z is behind it.
+"-90s", "-30min", "-1h", "-7d". It is local time, UTC with --utc, unless an offset or a Z is behind it: a time can be
+given as it is shown. Of an hour that there is twice, for the clocks went back, the first is meant without an offset.
 
 "atrunctl audit verify --help" tells how to see whether the audit was changed.
 """
@@ -39,7 +41,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--event", metavar="WHAT", help="only what is called so, as rejected, ok, login, refused")
     parser.add_argument("--id", metavar="ID", help="only what belongs to one request")
     parser.add_argument("--limit", metavar="N", type=_count, default=LIMIT_DEFAULT, help="the newest N; default 100")
-    parser.add_argument("--utc", action="store_true", help="times in UTC")
+    add_utc(parser)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON; its times are in UTC")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(metavar="verify", dest="action")
@@ -82,10 +84,9 @@ def moment(text: str, now: datetime) -> datetime:
         return words[text]
     if ago := re.fullmatch(r"-(\d{1,6})(s|m|min|h|d|w)", text):
         return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-    if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text):
-        text = f"{now.date()} {text}"
+    today = f"{now.date()} " if re.fullmatch(r"\d\d:\d\d(:\d\d)?", text) else ""
     try:
-        given = datetime.fromisoformat(text)
+        given = datetime.fromisoformat(today + text)
     except ValueError:
         raise ValueError(f'{text!r} is no time; right is for example "2026-11-22 08:00", "today" or "-1h"') from None
     if given.tzinfo is not None:
@@ -104,16 +105,22 @@ def _midnight(day: datetime) -> datetime:
 def _show(args: argparse.Namespace) -> int:
     from datetime import UTC
 
+    from atrund.ctl.asking import Failed
     from atrund.ctl.terminal import complain, show_json
 
     now = datetime.now(UTC)
     now = now if args.utc else now.astimezone()
-    entries, more = _entries(args, _stamp(args.since, now), _stamp(args.until, now))
+    since, until = _stamp(args.since, now), _stamp(args.until, now)
+    if until and since > until:
+        raise Failed(f"--since {args.since} is behind --until {args.until}", 2)
+    entries, more = _entries(args, since, until)
     if args.json:
         show_json(entries)
     else:
         for entry in entries:
             print(_line(entry, utc=args.utc))
+        if not entries:
+            complain("no entry fits")
     if more:
         complain(f"there are older ones; --limit shows more than {args.limit}")
     return 0
@@ -126,19 +133,11 @@ def _line(entry: dict[str, object], *, utc: bool) -> str:
     told = {name: printable(str(value)) for name, value in entry.items() if value not in (None, "")}
     asker = " ".join(told[name] for name in ("door", "peer") if name in told)
     asker += f" ({told['who']})" if "who" in told else ""
-    words = [_local(told.get("ts", ""), utc=utc), asker, told.get("event", "-")]
+    words = [shown(told.get("ts"), utc=utc), asker, told.get("event", "-")]
     words += [told[name] for name in ("reason", "rule") if name in told]
     words += [f"{told['duration_ms']} ms"] if "duration_ms" in told and "line" in told else []
     words += [f"id={told['rid']}"] if "rid" in told else []
     return "  ".join(words) + (f"\n    {told['line']}" if "line" in told else "")
-
-
-def _local(stamp: str, *, utc: bool) -> str:
-    try:
-        moment = datetime.fromisoformat(stamp)
-    except ValueError:
-        return stamp or "-"
-    return stamp if utc else moment.astimezone().isoformat(" ", "milliseconds")
 
 
 def _stamp(text: str | None, now: datetime) -> str:
@@ -198,38 +197,50 @@ def judge(told: Mapping[str, object], at: int, hashed: str) -> tuple[list[str], 
 
     It claims no more than a chain of hashes can show.
     """
-    rows, chained, last, faults = (_number(told.get(name)) for name in ("rows", "chained", "last", "faults"))
+    wrong, said = _of_rows(told)
+    if not at:
+        return wrong, said + _WITHOUT_HEAD
+    last, pruned = _number(told.get("last")), _number(str(told.get("anchor") or "").partition(":")[0])
+    if told.get("found") == hashed:
+        if pruned == at:
+            said.append(f"Row {at} of the head was the last one dropped for room: it covers nothing that is there.")
+        elif min([*_rows(told.get("wrong")), *_rows(told.get("strays"))], default=at + 1) > at:
+            said.append(f"UNCHANGED up to row {at}: what is there of it was so when this head was noted.")
+    elif at > max(last, pruned):
+        wrong.append(f"CHANGED: row {at} of the head is not there any more: rows were taken off the end.")
+    elif at < pruned:
+        wrong.append(f"NOT SHOWN: row {at} of the head was dropped for room since; it takes a newer head.")
+    else:
+        wrong.append(f"CHANGED: row {at} has another hash than in the head: it, or what was before it, is another now.")
+    return wrong, said + _OF_HEAD
+
+
+def _of_rows(told: Mapping[str, object]) -> tuple[list[str], list[str]]:
+    """Return the same of the rows alone, whatever the head."""
+    rows, chained, faults, put_in = (_number(told.get(name)) for name in ("rows", "chained", "faults", "put_in"))
     pruned = _number(str(told.get("anchor") or "").partition(":")[0])
-    named = told.get("wrong")
-    changed = [_number(row) for row in named] if isinstance(named, list) else []
+    uncovered = rows - chained - put_in
     wrong, said = [], []
     if chained:
-        said.append(f"{chained} rows are chained, {told.get('first')} to {last}; the head is {told.get('head')}")
+        first, last, head = (told.get(name) for name in ("first", "last", "head"))
+        said.append(f"{_are(chained)} chained, {first} to {last}; the head is {head}")
+    elif told.get("on"):
+        wrong.append("CHANGED: no row is chained, though the chain is on: rows, or their hashes, were taken away.")
     else:
         said.append("No row is chained: nothing can be shown. log.audit_chain = true begins a chain.")
-    if rows > chained:
-        said.append(
-            f"{rows - chained} rows are not in the chain, which was off, or they were put in: nothing covers them."
-        )
+    if uncovered:
+        said.append(f"{_are(uncovered)} not in the chain, of a time when it was off: nothing covers them.")
     if pruned:
         said.append(
             f"What was before, up to row {pruned}, was dropped for room; what is there goes on from its last hash."
         )
+    if put_in:
+        which = _named(told.get("strays"), put_in)
+        wrong.append(f"CHANGED: rows without a hash, put in, for the chain was not ended before them: {which}")
     if faults:
-        which = ", ".join(map(str, changed)) + (" …" if faults > len(changed) else "")
+        which = _named(told.get("wrong"), faults)
         wrong.append(f"CHANGED: rows that don't fit, for they or what was before them are others now: {which}")
-    if at and told.get("found") == hashed:
-        if pruned == at:
-            said.append(f"Row {at} of the head was the last one dropped for room: it covers nothing that is there.")
-        elif not changed or min(changed) > at:
-            said.append(f"UNCHANGED up to row {at}: what is there of it was so when this head was noted.")
-    elif at > max(last, pruned):
-        wrong.append(f"CHANGED: row {at} of the head is not there any more: rows were taken off the end.")
-    elif at and at < pruned:
-        wrong.append(f"NOT SHOWN: row {at} of the head was dropped for room since; it takes a newer head.")
-    elif at:
-        wrong.append(f"CHANGED: row {at} has another hash than in the head: it, or what was before it, is another now.")
-    return wrong, said + (_OF_HEAD if at else _WITHOUT_HEAD)
+    return wrong, said
 
 
 _OF_HEAD: Final = [
@@ -240,6 +251,19 @@ _WITHOUT_HEAD: Final = [
     "That is all that this can show: whoever can write the ledger can write all of it anew, with hashes that fit.",
     "With --head, a head that was noted elsewhere shows what was changed before it, and that alone.",
 ]
+
+
+def _rows(given: object) -> list[int]:
+    return [_number(row) for row in given] if isinstance(given, list) else []
+
+
+def _named(given: object, count: int) -> str:
+    rows = _rows(given)
+    return ", ".join(map(str, rows)) + (" …" if count > len(rows) else "")
+
+
+def _are(rows: int) -> str:
+    return "1 row is" if rows == 1 else f"{rows} rows are"
 
 
 def _number(value: object) -> int:

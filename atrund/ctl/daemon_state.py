@@ -128,5 +128,12 @@ def _items(section: Section, before: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _items(value, f"{before}{key}.")
         elif value not in (None, "", [], {}):
-            text = "yes" if value is True else "no" if value is False else value
-            yield f"{before}{key} {' '.join(map(str, text)) if isinstance(text, list) else text}"
+            yield f"{before}{key} {_word(value)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_word(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return (", " if any(isinstance(one, dict) for one in value) else " ").join(map(_word, value))
+    return "yes" if value is True else "no" if value is False else str(value)

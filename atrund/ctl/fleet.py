@@ -3,6 +3,8 @@
 
 import argparse
 
+from atrund.ctl.times import add_utc
+
 RUN_EPILOG = """\
 --nodes takes a name, a pattern (* ? []; quote it, for the shell reads them too) or @FILE with one of these a line.
 Patterns mean the nodes that the broker knows a status of; of those the ones that are offline are not asked. Whoever
@@ -103,7 +105,8 @@ def _register_watch(actions: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--share", metavar="GROUP", type=_group, help=_SHARE)
     parser.add_argument("--keep", metavar="S", type=_expiry, default=0.0, help=_KEEP)
     parser.add_argument("--count", metavar="N", type=_count, default=0, help="end after N lines")
-    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    add_utc(parser)
+    parser.add_argument("--json", action="store_true", help="print them as JSON; their times are in UTC")
     parser.set_defaults(run=_watch)
 
 

@@ -22,6 +22,7 @@ from atrund.ctl.fleet_link import Link, LinkError, Message, TakenOver
 from atrund.ctl.fleet_names import Wanted, wanted
 from atrund.ctl.fleet_show import compact
 from atrund.ctl.terminal import complain, printable
+from atrund.ctl.times import time_of_day
 
 TICK: Final = 0.25
 """Seconds after which Ctrl-C and the keep-alive are looked at."""
@@ -50,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     return guarded(lambda: _Watch(args).go())
 
 
-def line_of(node: str, kind: str, record: Mapping[str, Any]) -> str:
-    """Return a record as a line for a terminal."""
+def line_of(node: str, kind: str, record: Mapping[str, Any], *, utc: bool = False) -> str:
+    """Return a record as a line for a terminal, its time local or in UTC."""
     match kind:
         case "command" | "response":
             what = [_word(record, "door"), _word(record, "peer"), _word(record, "cmd"), _state(record)]
@@ -64,7 +65,7 @@ def line_of(node: str, kind: str, record: Mapping[str, Any]) -> str:
         case _:
             what = [f"{key}={_plain(value)}" for key, value in record.items() if key not in _HEAD and value is not None]
     # Where a node does not know the time, it is when it was heard here.
-    moment = f" {_word(record, 'ts')[11:23]:12}" if record.get("clock") == "ok" else f"~{_now()}"
+    moment = f" {_time(record, utc=utc)}" if record.get("clock") == "ok" else f"~{_now(utc=utc)}"
     return printable("  ".join([moment, f"{node:16}", f"{kind:8}", *filter(None, what)]).rstrip())
 
 
@@ -145,7 +146,7 @@ class _Watch:
             return self._strange(node, topic, message.payload, str(error))
         if self._args.json:
             return compact({"node": node, "topic": topic, "record": record})
-        return line_of(node, kind, record)
+        return line_of(node, kind, record, utc=self._args.utc)
 
     def _strange(self, node: str, topic: str, payload: bytes, why: str) -> str:
         """A payload that is no record: anybody who may write there can send one."""
@@ -153,7 +154,7 @@ class _Watch:
             raw = base64.b64encode(payload[:_STRANGE_MAX]).decode("ascii")
             return compact({"node": node, "topic": topic, "record": None, "raw_b64": raw})
         shown = printable(payload[:_STRANGE_MAX].decode("utf-8", "backslashreplace"))
-        return f"~{_now()}  {node:16}  {self._kinds[topic]:8}  no record ({why}): {shown}"
+        return f"~{_now(utc=self._args.utc)}  {node:16}  {self._kinds[topic]:8}  no record ({why}): {shown}"
 
 
 def _nodes(meant: Wanted) -> list[str]:
@@ -161,8 +162,16 @@ def _nodes(meant: Wanted) -> list[str]:
     return list(meant.names) if not meant.patterns and len(meant.names) <= APART_MAX else ["+"]
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%H:%M:%S.%f")[:12]
+def _now(*, utc: bool) -> str:
+    return time_of_day(datetime.now(UTC), utc=utc)
+
+
+def _time(record: Mapping[str, Any], *, utc: bool) -> str:
+    """When it happened by the node's own clock; what is no time is shown as it came."""
+    try:
+        return time_of_day(datetime.fromisoformat(_word(record, "ts")), utc=utc)
+    except (ValueError, OverflowError):
+        return _word(record, "ts")
 
 
 def _state(record: Mapping[str, Any], key: str = "state") -> str:

@@ -73,6 +73,9 @@ def build(arguments: Sequence[str]) -> argparse.ArgumentParser:
         metavar="NAME",
         help="one daemon of several: the same as --socket /run/atrund-NAME.sock",
     )
+    parser.add_argument(
+        "--utc", action="store_true", help="times in UTC; else they are local, with their offset (also behind COMMAND)"
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, what in COMMANDS.items():
         if name in arguments:

@@ -4,6 +4,8 @@
 import argparse
 from typing import Final
 
+from atrund.ctl.times import add_utc, shown
+
 FORMAT: Final = "atrund settings 1"
 """What a file of settings begins with; the number is the form's."""
 
@@ -21,7 +23,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     actions = nvm.add_subparsers(required=True, metavar="ACTION")
 
     show = actions.add_parser("show", help="show each setting, its secrets masked, and where it comes from")
-    show.add_argument("--json", action="store_true", help="print it as JSON")
+    add_utc(show)
+    show.add_argument("--json", action="store_true", help="print it as JSON; its times are in UTC")
     show.add_argument("keys", metavar="KEY", nargs="*", help="a setting, or a group as sms or tcp.firewall")
     show.set_defaults(run=run, work=_show)
 
@@ -56,7 +59,10 @@ def _show(args: argparse.Namespace) -> int:
         show_json(told)
         return 0
     rows = [row for row in _list(told, "settings") if isinstance(row, dict)]
-    cells = [(printable(str(row.get("key"))), printable(_value(row.get("value"))), _origin(row)) for row in rows]
+    cells = [
+        (printable(str(row.get("key"))), printable(_value(row.get("value"))), _origin(row, utc=args.utc))
+        for row in rows
+    ]
     widths = [max((len(cell[at]) for cell in cells), default=0) for at in range(2)]
     for key, value, origin in cells:
         print(f"{key:{widths[0]}}  {value:{min(widths[1], _VALUE_WIDTH)}}  {origin}".rstrip())
@@ -209,13 +215,13 @@ def _value(value: object) -> str:
     return "-" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _origin(row: dict[str, object]) -> str:
+def _origin(row: dict[str, object], *, utc: bool) -> str:
     from atrund.ctl.terminal import printable
 
     if row.get("from") != "command":
         return printable(str(row.get("from")))
     hides = ", hides the file's" if row.get("hides") else ""
-    return printable(f"command: {row.get('door')} {row.get('peer')}, {row.get('ts')}{hides}")
+    return printable(f"command: {row.get('door')} {row.get('peer')}, {shown(row.get('ts'), utc=utc)}{hides}")
 
 
 _VALUE_WIDTH: Final = 48

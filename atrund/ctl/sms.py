@@ -249,8 +249,12 @@ def _dcs_fields(dcs: Dcs) -> Json:
     }
 
 
+def _utc(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def _timestamp_fields(timestamp: Timestamp) -> Json:
-    return {"local": timestamp.iso(), "utc": timestamp.utc().isoformat()}
+    return {"local": timestamp.iso(), "utc": _utc(timestamp.utc())}
 
 
 def _validity_fields(validity: ValidityPeriod | None) -> Json | None:
@@ -290,7 +294,7 @@ def _user_data_fields(user_data: UserData) -> Json:
 def _atrun_fields(user_data: UserData) -> Json | None:
     """Return what a seal or a digest header says, None if there is none: no user data header, the mark in front."""
     if user_data.header is None and (found_seal := parse_sealed(user_data.text)) is not None:
-        moment = datetime.fromtimestamp(found_seal.time, UTC).isoformat()
+        moment = _utc(datetime.fromtimestamp(found_seal.time, UTC))
         return {"kind": "sealed", "key": found_seal.number, "counter": found_seal.counter, "time": moment,
                 "text": found_seal.text}  # fmt: skip
     if user_data.alphabet is not Alphabet.EIGHT_BIT or user_data.compressed or user_data.header is not None:

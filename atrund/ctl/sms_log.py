@@ -4,6 +4,8 @@
 import argparse
 from typing import Final
 
+from atrund.ctl.times import add_utc, shown
+
 LOG_DEFAULT: Final = 50
 LOG_MAX: Final = 1000
 """Entries to show: some pages of a terminal, and all that the daemon remembers."""
@@ -17,7 +19,8 @@ def register_log(actions: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Shows the SMS that came, the newest last, with the text of those that were moved off the module.",
     )
     parser.add_argument("--limit", metavar="N", type=_count, default=LOG_DEFAULT, help="the newest N; default 50")
-    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    add_utc(parser)
+    parser.add_argument("--json", action="store_true", help="print them as JSON; its times are in UTC")
     parser.set_defaults(run=run)
 
 
@@ -38,7 +41,7 @@ def _show(args: argparse.Namespace) -> int:
     for entry in entries:
         told = {name: printable(str(value)) for name, value in entry.items() if value not in (None, "")}
         ended = told.get("outcome") or told.get("fate") or "-"
-        line = f"{told.get('ts', '-')}  {told.get('peer', '-')}  {told.get('verdict', '-')}  {ended}"
+        line = f"{shown(told.get('ts'), utc=args.utc)}  {told.get('peer', '-')}  {told.get('verdict', '-')}  {ended}"
         line += f"  {told['why']}" if "why" in told else ""
         print(line + (f"  id={told['rid']}" if "rid" in told else ""))
         for name, head in (("text", ""), ("raw", "hex ")):

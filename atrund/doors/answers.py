@@ -123,7 +123,8 @@ class Answers:
             log.error("answer not recorded", id=request.rid, detail=str(error))  # noqa: TRY400 - no traceback wanted
             self._ledger.owe(*rows)
         if not progress.undelivered:
-            log.info("answer sent", id=request.rid, door=Door.SMS.value, peer=request.peer, parts=progress.parts)
+            sent = {"parts": progress.parts, "references": progress.references}
+            log.info("answer sent", id=request.rid, door=Door.SMS.value, peer=request.peer, **sent)
 
     async def report(self, pdu: str) -> bool:
         """Record what a status report tells; returns whether it is about an answer sent here. Raises `StorageError`."""

@@ -188,11 +188,12 @@ class MonitorDoor:
                 self._tell(asker, f"event {label} not run", why)
             return
         self._said.discard(label)
-        self._tell(asker, f"event {label}", None)
+        rid = uuid.uuid4().hex
+        self._tell(asker, f"event {label}", None, rid)
         if settings.monitor.urc:
             self._say(f"#EVMONI: {mask_line(event.command)}")
         request = Request(
-            rid=uuid.uuid4().hex,
+            rid=rid,
             door=Door.MONITOR,
             peer=asker,
             line=event.command,
@@ -239,8 +240,8 @@ class MonitorDoor:
             return Outcome(End.REJECTED, Reason.POLICY, detail="a stored command can't be confirmed")
         return None
 
-    def _tell(self, asker: str, what: str, why: str | None) -> None:
-        self._ledger.behind(*self._mirror.session(Door.MONITOR, asker, what, why))
+    def _tell(self, asker: str, what: str, why: str | None, rid: str = "") -> None:
+        self._ledger.behind(*self._mirror.session(Door.MONITOR, asker, what, why, rid))
 
 
 _DOORS: Final = frozenset(door.value for door in Door)

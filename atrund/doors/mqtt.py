@@ -117,6 +117,7 @@ class MqttDoor:
         request, refused = self._judge.request(message, self.rules, closed=self.is_closed())
         if not await self._is_taken_up():
             refused = rejected(Reason.STORAGE, "the ledger cannot be read")
+            self._mirror.log_end(request, refused)
             self._ledger.behind(*self._mirror.ended(request, refused, was_accepted=False))
             self._say_unrecorded(request, refused)
             return
@@ -241,6 +242,7 @@ class MqttDoor:
         """Answer what came again from the record, or say that its key stands for something else."""
         if known.digest != tables.content_digest(request):
             refused = rejected(Reason.DUPLICATE, "the same id with another command or body")
+            self._mirror.log_end(request, refused)
             self._ledger.behind(
                 *self._mirror.ended(request, refused, was_accepted=False),
                 *self._response(request, refused, End.REJECTED.value),

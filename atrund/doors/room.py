@@ -213,7 +213,8 @@ class Room:
         self._said[memory] = full
         what = "sms store full: messages wait in the network" if full else "sms store nearly full"
         log.warning(what, memory=memory, used=used, total=total, detail=why)
-        self._ledger.behind(*self._mirror.session(Door.SMS, "", what, f"{memory}: {used} of {total} used; {why}"))
+        reason = f"{memory}: {used} of {total} used; {why}"
+        self._ledger.behind(*self._mirror.session(Door.SMS, "", what, reason, logged=True))
 
     async def _move(self, key: str, pdu: str, stored: Stored | None, fate: Fate) -> bool:
         """Have the ledger take a message, with what is published of it, then delete it; returns whether it has it."""

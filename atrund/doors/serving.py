@@ -162,7 +162,7 @@ class Serving:
         try:
             return await admission.admit(key, found, deliver)
         except StorageError as error:
-            log.error("request left in the store", detail=str(error))  # noqa: TRY400 - no traceback wanted
+            log.error("request left in the store", peer=deliver.originator.text, detail=str(error))  # noqa: TRY400 - no traceback wanted
             return None
 
     async def _hold(self, key: str, pdu: str) -> None:

@@ -313,7 +313,7 @@ class TcpDoor:
             self._keep_out(listener, self._rules.firewall)
         except OSError as error:
             if not self._unfiltered:
-                log.warning("strangers are refused by the daemon, not by the kernel", detail=error.strerror)
+                log.info("strangers are refused by the daemon, not by the kernel", detail=error.strerror)
             self._unfiltered = True
             let_in(listener)
 

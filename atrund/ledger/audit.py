@@ -18,6 +18,8 @@ AUDIT_MAX: Final = 50_000
 
 COLUMNS: Final = "n, ts, rid, door, peer, who, line, event, reason, rule, duration_ms"
 """What a hash covers, in this order."""
+ENDED: Final = "audit chain ended"
+"""The event of the last row of a chain that was switched off."""
 ZERO: Final = "0" * 64
 """What stands for the hash before the very first one."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from atrund.ledger.audit import COLUMNS, ZERO, link
+from atrund.ledger.audit import COLUMNS, ENDED, ZERO, link
 
 LOT: Final = 1000
 """Rows that are checked at once: some 10 ms of a router's time, in which nothing else is written."""
@@ -69,8 +69,15 @@ class Check:
     wrong: list[int] = field(default_factory=list)
     """The rows whose hash doesn't fit them and what is before them, the first `NAMED_MAX`; `faults` counts them."""
     faults: int = 0
+    strays: list[int] = field(default_factory=list)
+    """The rows without a hash where the chain was not ended before, the first `NAMED_MAX`; `put_in` counts them."""
+    put_in: int = 0
+    on: bool = False
+    """Whether rows are chained at present."""
     _before: str = ""
     _n: int | None = None
+    _is_open: bool = False
+    """Whether the row before is one of the chain and did not end it: then the next one is in it too."""
 
     def lot(self, db: sqlite3.Connection) -> bool:
         """Check the next rows; return whether there may be more."""
@@ -83,8 +90,8 @@ class Check:
 
     def told(self) -> dict[str, object]:
         """Return what was found, for a message."""
-        names = ("rows", "chained", "first", "last", "anchor", "head", "found", "faults", "wrong")
-        return {name: getattr(self, name) for name in names}
+        counts = ("on", "rows", "chained", "first", "last", "faults", "put_in")
+        return {name: getattr(self, name) for name in (*counts, "anchor", "head", "found", "wrong", "strays")}
 
     def _begin(self, db: sqlite3.Connection) -> None:
         row = db.execute("SELECT value FROM meta WHERE name = 'audit_anchor'").fetchone()
@@ -93,12 +100,18 @@ class Check:
         self._before = self._before or ZERO
         if n == str(self.at):
             self.found = self._before
+        row = db.execute("SELECT value FROM meta WHERE name = 'audit_chain'").fetchone()
+        self.on = row is not None and bool(row[0])
 
     def _take(self, row: Sequence[Any], hashed: str | None) -> None:
         self._n = row[0]
         self.rows += 1
         if hashed is None:
+            if self._is_open:
+                self.put_in += 1
+                self.strays += [row[0]] * (len(self.strays) < NAMED_MAX)
             return
+        self._is_open = row[_EVENT] != ENDED
         self.chained += 1
         self.first, self.last = self.first or row[0], row[0]
         if not _fits(self._before, row, hashed):
@@ -115,6 +128,8 @@ class UnreadableError(Exception):
 
 def check_file(path: Path, at: int) -> Check:
     """Check the chain in a ledger's file, or a copy of one, and leave it as it is. Raises `UnreadableError`."""
+    if not path.exists():
+        raise UnreadableError("there is no such file")
     wal = path.with_name(f"{path.name}-wal")
     how = "mode=ro" if wal.exists() else "mode=ro&immutable=1"  # nothing is put beside the file where nothing need be
     try:
@@ -125,6 +140,9 @@ def check_file(path: Path, at: int) -> Check:
     except sqlite3.Error as error:
         raise UnreadableError(str(error)) from error
     return check
+
+
+_EVENT: Final = COLUMNS.split(", ").index("event")
 
 
 def _fits(before: str, row: Sequence[Any], hashed: object) -> bool:

@@ -318,11 +318,11 @@ def test_settings_aligned(serve: Serve, capsys: Capture) -> None:
         "unusable": ["x: no such setting"],
     }
     server = serve(encode(DoneAnswer(told)))
-    assert main(["--socket", server.path, "nvm", "show", "sms"]) == 0
+    assert main(["--socket", server.path, "--utc", "nvm", "show", "sms"]) == 0
     shown = capsys.readouterr()
     assert shown.out == (
         "sms.enabled      true  file\n"
-        "sms.whitelist.1  -     command: local uid 0, 2026-03-01T12:00:00Z, hides the file's\n"
+        "sms.whitelist.1  -     command: local uid 0, 2026-03-01 12:00:00.000Z, hides the file's\n"
         "locked = true: only the configuration file counts\n"
     )
     assert "what commands set is not known: disk full" in shown.err

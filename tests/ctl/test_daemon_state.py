@@ -31,3 +31,10 @@ def test_a_radio_that_is_off_is_no_matter_of_the_antenna() -> None:
 def test_who_waits_is_counted(places: object, shown: str) -> None:
     found = [finding.text for finding in judge({"queue": {"usb:1-1": places}})]
     assert found == ([shown] if shown else [])
+
+
+def test_what_a_section_lists_is_said_in_words() -> None:
+    hidden = {"key": "tcp.port", "door": "tcp", "peer": "operator@192.0.2.7"}
+    (found,) = judge({"settings": {"locked": False, "hidden": [hidden, hidden | {"key": "sms.enabled"}], "none": []}})
+    both = "hidden key tcp.port door tcp peer operator@192.0.2.7, key sms.enabled door tcp peer operator@192.0.2.7"
+    assert found.text == f"locked no, {both}"

@@ -208,7 +208,8 @@ HEAD = {"v": 1, "ts": "2026-11-22T08:40:00.123Z", "clock": "ok", "session": "s",
     ],
 )  # fmt: skip
 def test_a_line_of_what_happens(kind: str, record: dict[str, Any], shown: str) -> None:
-    assert line_of("site7-1", kind, {**HEAD, **record}) == f" 08:40:00.123  site7-1           {shown}"
+    line = line_of("site7-1", kind, {**HEAD, **record}, utc=True)
+    assert line == f" 08:40:00.123Z  site7-1           {shown}"
 
 
 def test_a_node_without_the_time_has_ours() -> None:

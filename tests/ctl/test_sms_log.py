@@ -36,14 +36,14 @@ SHOWN = (
 
 def test_for_people_the_newest_comes_last_and_nothing_steers_the_terminal(serve: Serve, capsys: Capture) -> None:
     server = serve(answered(*SHOWN))
-    assert main(["--socket", server.path, "sms", "log"]) == 0
+    assert main(["--socket", server.path, "--utc", "sms", "log"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "2026-03-01T12:00:00.000Z  +393331234567  other  -  has a user data header",
-        "2026-03-01T12:00:00.000Z  -  unreadable  moved",
+        "2026-03-01 12:00:00.000Z  +393331234567  other  -  has a user data header",
+        "2026-03-01 12:00:00.000Z  -  unreadable  moved",
         "    hex 00ff",
-        "2026-03-01T12:00:00.000Z  +393331234567  other  moved  comes from no number of the white list",
+        "2026-03-01 12:00:00.000Z  +393331234567  other  moved  comes from no number of the white list",
         "    hello\\x1b[2J\\nyou",
-        "2026-03-01T12:00:00.000Z  +39346  atrun  rejected  policy  id=r1",
+        "2026-03-01 12:00:00.000Z  +39346  atrun  rejected  policy  id=r1",
     ]
     assert server.seen == [{"op": "sms_log", "limit": LOG_PAGE, "before": 0}]
 

@@ -211,6 +211,28 @@ def test_a_pause_longer_than_the_table_goes_on_from_the_anchor(
     assert (found.anchor, found.chained, found.faults) == (second, 1, 0)
 
 
+def test_rows_that_somebody_put_in_without_a_hash_are_told_from_those_of_a_pause(db: sqlite3.Connection) -> None:
+    """The chain says itself where it was ended."""
+    insert = "INSERT INTO audit (n, ts, rid, door, peer, line, event) VALUES (?, '', '', 'tcp', '', 'AT', 'ok')"
+    note(db, 2)
+    audit.chain(on=True)(db)
+    note(db, 2)
+    assert (checked(db).put_in, checked(db).on) == (0, True), "it was switched on late"
+    note(db, event=audit.ENDED)
+    audit.chain(on=False)(db)
+    note(db, 2)
+    audit.chain(on=True)(db)
+    note(db, 2)
+    assert (checked(db).rows, checked(db).chained, checked(db).put_in) == (9, 5, 0)
+    db.execute(insert, (1000,))
+    found = checked(db)
+    assert (found.put_in, found.strays, found.faults) == (1, [1000], 0)
+    db.execute("UPDATE meta SET value = 0 WHERE name = 'audit_chain'")
+    note(db, 12)
+    found = checked(db)
+    assert (found.on, found.put_in, found.strays) == (False, 13, list(range(1000, 1000 + chain.NAMED_MAX)))
+
+
 CHANGES = {
     "a value": "UPDATE audit SET line = 'AT+CSQ' WHERE n = 3",
     "its hash": "UPDATE audit SET hash = replace(hash, substr(hash, 1, 1), 'x') WHERE n = 3",
@@ -308,6 +330,6 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, content: bytes | None) -> 
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UnreadableError, match=r"unable to open|no such table|not a database"):
+    with pytest.raises(UnreadableError, match=r"no such file|no such table|not a database"):
         check_file(path, 0)
     assert path.exists() is (content is not None)

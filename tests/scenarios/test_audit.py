@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import Broker, Caller, Daemon, Ear, Module, until
+from tests.scenarios.players import BASE, Broker, Caller, Daemon, Ear, Module, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
 FRIEND = "+393468686711"
@@ -73,6 +73,9 @@ def test_a_request_is_told_by_one_id_from_its_asker_to_its_outcome(scene: Scene,
     told = scene.daemon.heard("command", door=door, command=LINES[door])
     assert (told["state"], told["final"], told["level"]) == ("ok", "OK", "info")
     assert told["duration_ms"] >= 0
+    if door in {"sms", "mqtt"}:
+        taken = scene.daemon.heard("command taken", id=told["id"])
+        assert (taken["peer"], taken["command"], taken["level"]) == (told["peer"], LINES[door], "info")
     row = scene.row("--id", told["id"])
     assert (row["door"], row["peer"], row["line"], row["event"]) == (door, told["peer"], LINES[door], "ok")
     assert row["duration_ms"] == told["duration_ms"]
@@ -81,12 +84,16 @@ def test_a_request_is_told_by_one_id_from_its_asker_to_its_outcome(scene: Scene,
     assert (told.get("who"), row["who"]) == (("operator", "operator") if door == "tcp" else (None, ""))
     assert told.get("correlation") == (f"of {LINES['mqtt']}" if door == "mqtt" else None)
     assert scene.ear.hear("event/response", rid=told["id"])["state"] == "ok"
-    story = [entry["event"] for entry in scene.daemon.log if entry.get("id") == told["id"]]
+    steps = ["command"]
     if door == "sms":
         sent = scene.daemon.heard("answer sent", id=told["id"])
-        assert (sent["peer"], sent["parts"]) == (FRIEND, 1)
-        story = [event for event in story if event != "answer sent"]
-    assert story == ["command"], "no more than has to be"
+        assert (sent["peer"], sent["parts"], len(sent["references"])) == (FRIEND, 1, 1)
+        steps = ["command taken", "command", "answer sent"]
+    elif door == "mqtt":
+        scene.daemon.heard("answer published", id=told["id"], topic=f"{BASE}at/response")
+        steps = ["command taken", "command", "answer published"]
+    story = [entry["event"] for entry in scene.daemon.log if entry.get("id") == told["id"]]
+    assert story == steps, "no more than has to be"
 
 
 @pytest.mark.parametrize("door", LINES)
@@ -121,6 +128,9 @@ def test_rows_are_found_by_who_and_when_and_shown_in_local_time(scene: Scene) ->
     assert len(every) > 10
     said = scene.daemon.ctl("audit", "--peer", "alice")
     assert "mqtt alice  rejected  policy  " in said.stdout
+    (first, *_) = said.stdout.split("  ")
+    again = scene.daemon.ctl("audit", "--peer", "alice", "--since", first, "--until", first)
+    assert again.stdout.splitlines()[0] == said.stdout.splitlines()[0], "a time can be given as it is shown"
     assert f"\n    {REFUSED['mqtt']}\n" in said.stdout
 
 
