@@ -2,10 +2,10 @@
 # Each target installs what it needs first (packaging/bootstrap); YES=1 answers its question.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test test-usb test-system deb check bench soak clean
+.PHONY: help demo test test-usb test-system test-container deb check bench soak clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 demo: ## a simulated module, a broker and the daemon, to try (ONCE=1 a tour; BROKER=host:port, DEVICE=/dev/…, SMS_TO=)
 	@packaging/bootstrap demo
@@ -19,9 +19,13 @@ test-usb: ## the daemon and a USB modem that is unplugged, in a virtual machine 
 	@packaging/bootstrap usb
 	@packaging/test-usb
 
-test-system: ## the Debian package under a real systemd, from its installation to its purge (a minute; needs root)
+test-system: ## the Debian package under a real systemd, from its installation to its purge (minutes; needs root; SUITE=trixie)
 	@packaging/bootstrap system
-	@packaging/test-system
+	@packaging/test-system $(SUITE)
+
+test-container: ## the example of a container, built and run by podman (a minute; needs root, and no registry)
+	@packaging/bootstrap container
+	@packaging/test-container
 
 deb: ## the Debian package, as build/deb/atrund_VERSION_all.deb
 	@packaging/bootstrap deb

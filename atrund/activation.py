@@ -4,6 +4,7 @@
 They are there before the daemon and after it, so that who connects meanwhile waits instead of being refused.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, MutableMapping
@@ -91,6 +92,9 @@ class Shelf:
         """Have a listener that is about to be closed for good closed there too."""
         if not self.is_leaving:
             self._store.unstore(_name(listener))
+            # systemd closes its copy a moment later; until then the port would be in use, and callers would wait there.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
 
     def clear(self) -> list[str]:
         """Close what nobody took, and return where it listened."""

@@ -27,6 +27,11 @@ class Activities:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    def give_up(self) -> None:
+        """Have the daemon end as failed, for another start to do better."""
+        if not self.failed.done():
+            self.failed.set_result(None)
+
     async def end(self) -> None:
         """Cancel all and wait a while for them."""
         for task in self._tasks:
@@ -39,4 +44,4 @@ class Activities:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
             log.error("room failed", room=task.get_name(), exc_info=error)
-            self.failed.set_result(None)
+            self.give_up()

@@ -39,7 +39,7 @@ from atrund.telling import Facts, Telling
 from atrund.upkeep import Upkeep
 from atrund.usb.holders import others
 from atrund.usb.sysfs import snapshot
-from atrund.walk import Ways
+from atrund.ways import Ways
 
 log = structlog.get_logger()
 
@@ -162,6 +162,7 @@ class Daemon:
         await self._ledger.start()
         if self._ledger.failure:
             log.error("ledger unusable; SMS stay unread and MQTT requests are refused", detail=self._ledger.failure)
+            keep(self._wait_for_ledger(), "ledger")
         await self.nvm.load()
         if self.local is not None:
             await self.local.start()
@@ -205,12 +206,14 @@ class Daemon:
         """Take nothing new, let what runs end, say goodbye, give everything back."""
         self._notify.stopping(STOP_GRACE + _FAREWELL)
         self._shelf.is_leaving = True
-        await self.services.end()
+        self.services.leave()
         await self.runner.close(STOP_GRACE)
+        await self.services.close_tcp()
         if self.terminals is not None:
             await self.terminals.close()
         if self.broker is not None:
             await self.broker.say_goodbye("stopped")
+        await self.modem.come_to_rest()
         await self._activities.end()
         if self.local is not None:
             await self.local.close()
@@ -293,6 +296,15 @@ class Daemon:
     def _unsolicited(self, lines: tuple[str, ...]) -> None:
         self.telling.unsolicited(lines)
 
+    async def _wait_for_ledger(self) -> None:
+        await self._ledger.until_usable()
+        # What it holds is read at a start: settings, what waits, what was judged.
+        if self._notify.restarts:
+            log.warning("ledger usable again: starting anew")
+            self._activities.give_up()
+        else:
+            log.warning("ledger usable again: atrund is to be restarted")
+
     def _lent(self, who: str, what: str, why: str | None) -> None:
         self._ledger.behind(*self._mirror.session(Door.LOCAL, who, what, why))
 
@@ -319,14 +331,15 @@ class Daemon:
         held_back = self.modem.reboot_overdue(channel)
         what = "module not rebooted" if held_back else "module rebooted"
         why = held_back or "its command did not end in time"
-        log.warning(what, id=request.rid, door=request.door.value, detail=why)
-        self._ledger.behind(*self._mirror.session(request.door, request.peer, what, why, request.rid))
+        log.warning(what, id=request.rid, door=request.door.value, peer=request.peer, reason=why)
+        self._ledger.behind(*self._mirror.session(request.door, request.peer, what, why, request.rid, logged=True))
 
     def _status_line(self) -> str:
         module = self.module
         detail = f": {module.detail}" if module.detail else ""
         file = "; not reloaded" if self.not_reloaded else "; needs a restart" if self.not_followed else ""
-        return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}{file}"
+        ledger = "; ledger unusable" if self._ledger.failure else ""
+        return f"module {module.state.value}{detail}; doors: {', '.join(self._doors()) or 'none'}{file}{ledger}"
 
     def _doors(self) -> list[str]:
         is_open = {
@@ -340,7 +353,7 @@ class Daemon:
 
 _AWAY: Final = frozenset({State.ABSENT, State.REBOOTING, State.OFF_BY_COMMAND})
 """States behind which the module registers anew."""
-_FAREWELL: Final = 20.0
+_FAREWELL: Final = 30.0
 """Seconds that a stop may take beside the command that runs: sessions, farewells and the disk have their bounds."""
 
 

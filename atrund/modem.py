@@ -2,6 +2,7 @@
 """The module's side of the daemon: ports, keepers, ladder, telemetry, built of the configuration and wired together."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -22,6 +23,7 @@ from atrund.module.port import OpenPort
 from atrund.module.store import Store
 from atrund.module.telemetry import Readings, Telemetry
 from atrund.module.tending import Module, PinKeeping
+from atrund.module.turn import LinkLostError
 from atrund.module.turns import Place
 from atrund.module.urc import Fanout
 
@@ -32,6 +34,8 @@ ARRIVAL_LOOK: Final = 0.1
 """Seconds for which a request waits for the module to be set up first, and between two looks; that takes one or two."""
 ARRIVALS_MAX: Final = 32
 """Requests that wait so at once, as many as a door's queue holds by default."""
+REST: Final = 10.0
+"""Seconds for ports to be left in step at the end: 5 for a command that was told to end, and the way back behind it."""
 PLACES_SHOWN: Final = 20
 """Who waits for a port is shown so far; the rest is counted, for a status is one line of at most 64 KiB."""
 
@@ -108,6 +112,13 @@ class Modem:
                 self._measured.set()
         return work
 
+    async def come_to_rest(self) -> None:
+        """Begin nothing more on any port, and wait until what was begun has ended there, `REST` seconds at most."""
+        channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST):
+                await asyncio.gather(*map(_at_rest, channels))
+
     @property
     def module(self) -> Module:
         """What is known of the module."""
@@ -119,8 +130,8 @@ class Modem:
 
     def idlest(self) -> Channel | None:
         """Return the port with the fewest who have or await it: a long command on one holds up nobody on another."""
-        channels = [keeper.channel for keeper in self.keepers if keeper.channel is not None]
-        return min(channels, key=lambda channel: channel.load, default=None)
+        channels = [channel for keeper in self.keepers if (channel := keeper.channel) is not None]
+        return min(channels, key=lambda channel: channel.load) if len(channels) > 1 else next(iter(channels), None)
 
     async def arrive(self) -> None:
         """Wait while the module is set up for the first time since the start: a restart is no reason to refuse."""
@@ -343,6 +354,14 @@ _IMEI_NAME: Final = re.compile("(imei:)[0-9]{11}([0-9]{4})")
 _RING: Final = "RING"
 _CLIMBS: Final = "climbs"
 _PINS: Final = "refused pins"
+_LEAVING: Final = "stop"
+
+
+async def _at_rest(channel: Channel) -> None:
+    channel.keep_for(_LEAVING, "the gateway is stopping")
+    with contextlib.suppress(LinkLostError):
+        async with channel.turn(_LEAVING):
+            pass
 
 
 def _change_words(name: str, change: Callable[[frozenset[str]], frozenset[str]]) -> Callable[[Any], None]:

@@ -35,6 +35,11 @@ class Service:
         """Seconds between pings, half of what systemd waits for one; None if it waits for none from this process."""
         return self._watchdog_interval
 
+    @property
+    def restarts(self) -> bool:
+        """Whether there is a systemd, which starts a daemon again that failed."""
+        return self._notifier is not None
+
     def ready(self, status: str) -> None:
         """Start-up, or a reload, is done."""
         self._notify("READY=1", f"STATUS={_line(status)}")
@@ -47,6 +52,10 @@ class Service:
         """A reload begins; `ready` ends it."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
+
+    def starting(self, seconds: float) -> None:
+        """The start may need so many seconds from now on."""
+        self._notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def stopping(self, seconds: float) -> None:
         """The daemon is on its way down, and may need so many seconds from now on."""

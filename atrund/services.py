@@ -101,9 +101,8 @@ class Services:
         door = self.tcp
         if door is None:
             return {"state": "off", "ports": [], "peer": "", "peers": [], "kept_out": 0}
-        peers = [session.peer for session in door.sessions]
-        told: dict[str, object] = {"state": "open", "ports": list(door.ports), "peer": door.peer}
-        return {**told, "peers": peers, "kept_out": door.kept_out}
+        ports, peers = list(door.ports), [session.peer for session in door.sessions]
+        return {"state": "open", "ports": ports, "peer": door.peer, "peers": peers, "kept_out": door.kept_out}
 
     def client_status(self) -> dict[str, object]:
         """Return what `atrunctl status` shows of client mode."""
@@ -121,10 +120,12 @@ class Services:
     def _doors(self) -> list[TcpDoor]:
         return [*self._shut_doors, *([] if self.tcp is None else [self.tcp])]
 
-    async def end(self) -> None:
-        """Close it for good, whatever its bearer does."""
+    def leave(self) -> None:
+        """Let nobody in over TCP any more, whatever its bearer does; who is in goes behind the answer it awaits."""
         self.bearer.on_change = lambda: None
-        await self.close_tcp()
+        self.closed.add(Door.TCP)
+        self._shut()
+        self._settle_client()
 
     async def close(self, door: Door) -> None:
         """Close a door at once and keep it closed; what its setting says is left as it is."""
@@ -248,7 +249,8 @@ class Services:
                     holding.release(instance)
 
     async def _switch(self, service: Service, *, on: bool, request: Request) -> str:
-        log.info("service set", service=service.value, on=on, id=request.rid, door=request.door.value)
+        asked = {"id": request.rid, "door": request.door.value, "peer": request.peer}
+        log.info("service set", service=service.value, on=on, **asked)
         door = _DOORS.get(service)
         if on and door in self.closed:
             return _closed(door)
@@ -258,8 +260,7 @@ class Services:
                     if self.tcp is None:
                         await self._open_tcp()
                 case Service.TCP_SERVER, False:
-                    # Not waited for: the session that asked is to see its answer first.
-                    self._shut()
+                    self._shut()  # not waited for: the session that asked is to see its answer first
                 case Service.TCP_CLIENT, True:
                     self._call()
                 case Service.TCP_CLIENT, False:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from atrund.activation import Handed, Shelf, handed_over
+from atrund.doors.listening import listening
 from tests.scenarios.players import PATIENCE
+from tests.support.ports import free_port
 
 SHOW = """
 import json, os, sys
@@ -150,3 +152,21 @@ def test_a_listener_stays_on_the_shelf_when_the_daemon_leaves() -> None:
         shelf.is_leaving = True
         shelf.drop(one)
         assert len(store.told) == 2
+
+
+def test_a_dropped_port_is_free_at_once_though_systemd_still_holds_it() -> None:
+    """It closes its copy when it gets to it; who leaves for a restart is not to take the port along."""
+    shelf = Shelf([], Recorded())
+    with listening("127.0.0.1", free_port(), "") as one, one.dup():
+        one.listen()
+        where = one.getsockname()
+        shelf.is_leaving = True
+        shelf.drop(one)
+        socket.create_connection(where, PATIENCE).close()
+        shelf.is_leaving = False
+        shelf.drop(one)
+        with listening(where[0], where[1], "") as other:
+            other.listen()
+            socket.create_connection(where, PATIENCE).close()
+            other.settimeout(PATIENCE)
+            other.accept()[0].close()

@@ -35,11 +35,13 @@ def service(systemd: socket.socket) -> Iterator[Service]:
 
 
 def test_each_message_as_systemd_reads_it(systemd: socket.socket, service: Service) -> None:
+    service.starting(300)
     service.ready("3 doors open")
     service.status("waiting for the module")
     service.ping()
     service.stopping(2.5)
-    assert [systemd.recv(4096) for _ in range(4)] == [
+    assert [systemd.recv(4096) for _ in range(5)] == [
+        b"EXTEND_TIMEOUT_USEC=300000000",
         b"READY=1\nSTATUS=3 doors open",
         b"STATUS=waiting for the module",
         b"WATCHDOG=1",

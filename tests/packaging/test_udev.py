@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from atrund.usb.compositions import COMPOSITIONS
+from tests.support.mocked import DEVICE, PORTS, describe, is_ignored
 
 UDEV = Path(__file__).parents[2] / "packaging" / "udev"
 RULES = UDEV / "60-atrund.rules"
-DEVICE = "/devices/pci0000:00/0000:00:14.0/usb1/1-1"
 
 # udevadm test writes its database and its links: it gets a /run and a /dev of its own, and our rule in that /run.
 IN_A_CORNER = """
@@ -22,25 +22,6 @@ touch /run/dev/null && mount --bind /dev/null /run/dev/null && ln -s pts/ptmx /r
 mount -t devpts -o newinstance,ptmxmode=0666 none /run/dev/pts && mount --rbind /run/dev /dev || exit 99
 exec umockdev-run --device="$2" -- udevadm test --action="$3" "/sys$4" 2>&1
 """
-
-
-def describe(path: Path, *, vid: str = "1bc7", pid: str = "1201") -> None:
-    """Write an LE910C1's ports as umockdev reads them."""
-    lines = [f"P: {DEVICE}\nE: SUBSYSTEM=usb\nE: DEVTYPE=usb_device\nA: idVendor={vid}\nA: idProduct={pid}"]
-    lines[0] += "\nA: serial=0123456789ABCDEF\nA: product=LE910C1-EU\nA: manufacturer=Telit"
-    for interface in ("02", "03", "04", "05"):
-        folder = f"{DEVICE}/1-1:1.{int(interface)}"
-        lines.append(f"P: {folder}\nE: SUBSYSTEM=usb\nE: DEVTYPE=usb_interface\nA: bInterfaceClass=ff")
-        lines[-1] += f"\nA: bInterfaceNumber={interface}"
-    for interface, minor in (("03", 1), ("04", 2), ("05", 3)):
-        name = f"ttyUSB{minor}"
-        folder = f"{DEVICE}/1-1:1.{int(interface)}/{name}"
-        lines.append(f"P: {folder}\nE: SUBSYSTEM=usb-serial")
-        lines.append(f"P: {folder}/tty/{name}\nN: {name}\nE: SUBSYSTEM=tty\nE: DEVNAME=/dev/{name}")
-        lines[-1] += f"\nE: MAJOR=188\nE: MINOR={minor}\nA: dev=188:{minor}"
-    lines.append(f"P: {DEVICE}/1-1:1.2/usbmisc/cdc-wdm0\nN: cdc-wdm0\nE: SUBSYSTEM=usbmisc\nE: DEVNAME=/dev/cdc-wdm0")
-    lines.append(f"P: {DEVICE}/1-1:1.2/net/wwan0\nE: SUBSYSTEM=net\nE: INTERFACE=wwan0\nE: IFINDEX=4")
-    path.write_text("\n\n".join(lines) + "\n")
 
 
 def udev(device: Path, below: str, action: str = "add") -> str:
@@ -56,11 +37,6 @@ def udev(device: Path, below: str, action: str = "add") -> str:
     return done.stdout
 
 
-def ignored(output: str) -> bool:
-    assert not re.search("^ID_MM_DEVICE_IGNORE=", output, re.MULTILINE)
-    return re.search("^ID_MM_PORT_IGNORE=1$", output, re.MULTILINE) is not None
-
-
 @pytest.fixture
 def module(tmp_path: Path) -> Path:
     if shutil.which("udevadm") is None:
@@ -70,28 +46,18 @@ def module(tmp_path: Path) -> Path:
     return path
 
 
-PORTS = {
-    "gnss": ("/1-1:1.3/ttyUSB1/tty/ttyUSB1", False),
-    "primary": ("/1-1:1.4/ttyUSB2/tty/ttyUSB2", False),
-    "secondary": ("/1-1:1.5/ttyUSB3/tty/ttyUSB3", True),
-    "control": ("/1-1:1.2/usbmisc/cdc-wdm0", False),
-    "network": ("/1-1:1.2/net/wwan0", False),
-    "device": ("", False),
-}
-
-
 @pytest.mark.blackbox
 @pytest.mark.parametrize("name", PORTS)
 def test_the_secondary_port_alone_is_taken_from_modemmanager(module: Path, name: str) -> None:
     below, taken = PORTS[name]
-    assert ignored(udev(module, below)) is taken
+    assert is_ignored(udev(module, below)) is taken
 
 
 @pytest.mark.blackbox
 def test_it_counts_on_a_change_too_and_a_removal_is_let_pass(module: Path) -> None:
     below = PORTS["secondary"][0]
-    assert ignored(udev(module, below, "change"))
-    assert not ignored(udev(module, below, "remove"))
+    assert is_ignored(udev(module, below, "change"))
+    assert not is_ignored(udev(module, below, "remove"))
 
 
 @pytest.mark.blackbox
@@ -105,7 +71,7 @@ def test_the_port_stays_the_groups_that_it_was(module: Path) -> None:
 @pytest.mark.parametrize(("vid", "pid"), [("1bc7", "1204"), ("1bc7", "ffff"), ("0403", "1201")])
 def test_other_devices_are_let_be(module: Path, vid: str, pid: str) -> None:
     describe(module, vid=vid, pid=pid)
-    assert not ignored(udev(module, PORTS["secondary"][0]))
+    assert not is_ignored(udev(module, PORTS["secondary"][0]))
 
 
 def test_the_rule_is_that_of_the_compositions() -> None:

@@ -14,6 +14,9 @@ import traceback
 from pathlib import Path
 
 from tests.support.guest import check, run
+from tests.system.confined import test as the_profile_grants_what_it_does
+from tests.system.faults import faults
+from tests.system.first_minutes import first_minutes
 from tests.system.inside import (
     LIBRARY,
     PASSWORD,
@@ -36,25 +39,37 @@ from tests.system.inside import (
     until,
     word,
 )
+from tests.system.ledger import a_newer_schema, an_older_schema
+from tests.system.rules import test as the_rule_takes_one_port
+from tests.system.story import told_at_every_door
+from tests.system.unit import test as the_unit_keeps_its_word
 
 
 def test() -> None:
     """All of it, in order."""
     installed()
+    the_rule_takes_one_port()
     with simulator(), broker():
+        first_minutes()
         configured()
         started()
         every_door_works()
         the_journal_tells_a_request()
+        told_at_every_door()
         reloaded()
         killed()
         hung()
+        the_unit_keeps_its_word()
+        the_profile_grants_what_it_does()
         stopped_under_a_command()
         asked_while_it_is_away()
         a_port_in_use()
         a_broken_configuration()
         upgraded()
+        an_older_schema()
+        a_newer_schema()
         a_second_module()
+    faults()
     removed()
     purged()
 
@@ -69,6 +84,7 @@ def installed() -> None:
     check(all(word("is-active", unit) == "inactive" for unit in units), "a unit is active")
     check(SETTINGS.read_text() == 'node = "box"\n', "settings changed")
     check(bool(list(Path(LIBRARY, "atrund", "__pycache__").glob("*.pyc"))), "not compiled")
+    check(run("stat", "--format=%U:%G %a", str(SETTINGS.parent)).strip() == "root:atrund 750", "conf.d's rights")
     check("dialout" in run("id", "--name", "--groups", "atrund").split(), "atrund is not in dialout")
     check("ok" in run("atrund", "--check"), "the shipped configuration is wrong")
     for page in ("man8/atrund.8", "man1/atrunctl.1", "man5/atrund.toml.5"):
@@ -83,7 +99,7 @@ def configured() -> None:
     credential.write_text(PASSWORD)
     credential.chmod(0o600)
     drop_in = Path("/etc/systemd/system/atrund.service.d/test.conf")
-    drop_in.parent.mkdir()
+    drop_in.parent.mkdir(exist_ok=True)
     drop_in.write_text(
         f"[Service]\nLoadCredential=tcp-operator:{credential}\nWatchdogSec=4s\nRestartSec=1s\nTimeoutStopSec=3s\n"
     )
@@ -211,6 +227,7 @@ def a_port_in_use() -> None:
         subprocess.run(["systemctl", "start", "atrund.service"], capture_output=True, check=False, timeout=PATIENCE)
         until(lambda: "in use" in last_words(), "the port's name in the journal")
     until(lambda: unit("ActiveState") == "active", "the daemon, once the port is free")
+    is_up()  # a simulated port that was opened, and closed before anything was written, stays exclusive
     say("a port in use: said, tried again, and up once it was free")
 
 

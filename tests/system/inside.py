@@ -4,11 +4,14 @@
 import contextlib
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -32,6 +35,8 @@ def simulator(name: str = "module") -> Iterator[None]:
     code = f"import sys; sys.path.insert(0, {LIBRARY!r}); from atrund.sim.__main__ import main; sys.exit(main())"
     link, control = f"/run/{name}", f"/run/{name}.sock"
     command = [sys.executable, "-I", "-c", code, "--link", link, "--control", control]
+    for left in (link, control):  # by one that was killed before
+        Path(left).unlink(missing_ok=True)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as program:
         try:
             until(lambda: Path(control).exists(), "the simulated module")
@@ -102,12 +107,49 @@ class Caller:
         return heard.decode()
 
 
+class Conversation:
+    """A program at a terminal of its own, and who types there."""
+
+    def __init__(self, *command: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self._heard = ""
+        words = ["setsid", "--ctty", "--wait", *command]
+        self._process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        os.close(self._ours)
+
+    def hears(self, pattern: str, answer: str | None = None) -> None:
+        """Wait for words behind those of before, and type an answer."""
+        end = time.monotonic() + PATIENCE
+        while not (found_ := re.search(pattern, self._heard)):
+            ready, _, _ = select.select([self._ours], [], [], max(0.0, end - time.monotonic()))
+            check(bool(ready), f"never heard {pattern!r}: {self._heard!r}")
+            with contextlib.suppress(OSError):  # its end, which the next look shows
+                self._heard += os.read(self._ours, 4096).decode("utf-8", "replace").replace("\r", "")
+            check(self._process.poll() is None or bool(re.search(pattern, self._heard)), f"it ended: {self._heard!r}")
+        self._heard = self._heard[found_.end() :]
+        if answer is not None:
+            os.write(self._ours, answer.encode() + b"\n")
+
+    def ends(self) -> int:
+        return self._process.wait(PATIENCE)
+
+
 def over_mqtt(line: str, id_: str) -> dict[str, Any]:
     """Ask by MQTT and return the answer."""
     request = json.dumps({"cmd": line, "id": id_})
     to, back = "atrund/box/at/request/tester", "atrund/box/at/response/tester"
+    # Without an expiry what comes right behind a reconnection counts as late.
+    expiry = ("-D", "publish", "message-expiry-interval", "60")
     answer: dict[str, Any] = json.loads(
-        run("mosquitto_rr", "-h", "127.0.0.1", "-V", "5", "-W", "20", "-t", to, "-e", back, "-m", request)
+        run("mosquitto_rr", "-h", "127.0.0.1", "-V", "5", "-W", "20", *expiry, "-t", to, "-e", back, "-m", request)
     )
     return answer
 
