@@ -144,11 +144,14 @@ class Confirmations:
                 pass
 
     async def _take_up(self) -> None:
+        said = ""
         while True:
             try:
                 found: list[Armed] = await self._ledger.ask(nvm.armed())
             except StorageError as error:
-                log.error("open confirmations unknown", detail=str(error))  # noqa: TRY400 - said whole
+                if str(error) != said:
+                    log.error("open confirmations unknown", detail=str(error))  # noqa: TRY400 - said whole
+                said = str(error)
                 await asyncio.sleep(LOAD_RETRY)
                 continue
             for armed in found:
@@ -183,7 +186,8 @@ class Confirmations:
             one.life.step(Event.NOT_OK)
             one.tries += 1
             one.next = self._ledger.run + retry_after(one.tries)
-            log.warning("undo failed", id=one.armed.rid, door=one.armed.door, detail=why, tries=one.tries)
+            armed = one.armed
+            log.warning("undo failed", id=armed.rid, door=armed.door, peer=armed.peer, detail=why, tries=one.tries)
 
     async def _run_undo(self, group: list[_Open]) -> str:
         """Run each command of the undo as a line of its own, so that one that fails holds up none; why any did."""

@@ -8,7 +8,7 @@ import structlog
 
 from atrund import records
 from atrund.at.syntax import LineRefused, parse
-from atrund.atrun.request import Door, End, Outcome, Request
+from atrund.atrun.request import Door, End, Outcome, Reason, Request
 from atrund.atrun.secrets import MASK, mask_answer, mask_line, mask_number, mask_numbers, mask_prose
 from atrund.clock import Clock, rfc3339
 from atrund.ledger import audit, outbox
@@ -66,6 +66,19 @@ class Mirror:
         writes.append(_audit_of(request, outcome, now))
         return writes
 
+    def log_taken(self, request: Request) -> None:
+        """Log that a request is on disk and will be run: what a crash takes the end of was seen to come (REQ-9)."""
+        log.info(
+            "command taken",
+            id=request.rid,
+            door=request.door.value,
+            peer=request.peer,
+            who=_called(request) or None,
+            correlation=request.context.get("id"),
+            digest=None if request.door is not Door.SMS else request.context.get("password") is not None,
+            command=mask_line(request.line),
+        )
+
     def log_end(self, request: Request, outcome: Outcome) -> None:
         """Log how a request ended: who asked by which door for what, what became of it and why, how long it took."""
         log.info(
@@ -79,14 +92,20 @@ class Mirror:
             state=outcome.end.value,
             final=outcome.final,
             reason=outcome.reason.value if outcome.reason else None,
-            detail=outcome.detail or None,
+            detail=_detail(outcome),
             queued_ms=outcome.queued_ms if outcome.queued_ms >= _LONG else None,
             duration_ms=outcome.duration_ms,
         )
 
-    def session(self, door: Door, peer: str, what: str, reason: str | None = None, rid: str = "") -> list[Write]:
-        """Rows for what is no request: somebody came, went, was let in or kept out; an SMS was accepted or not."""
-        log.info(what, id=rid or None, door=door.value, peer=peer, reason=reason)
+    def session(
+        self, door: Door, peer: str, what: str, reason: str | None = None, rid: str = "", *, logged: bool = False
+    ) -> list[Write]:
+        """Rows for what is no request: somebody came, went, was let in or kept out; an SMS was accepted or not.
+
+        `logged`: it is in the log already, as the warning that it is.
+        """
+        if not logged:
+            log.info(what, id=rid or None, door=door.value, peer=peer, reason=reason)
         writes = [
             audit.note(
                 ts=rfc3339(self._clock.now()), rid=rid, door=door.value, peer=peer, line="", event=what, reason=reason
@@ -224,6 +243,17 @@ def _names(line: str) -> tuple[str, ...] | None:
         return tuple(command.name for command in parse(line))
     except LineRefused:
         return None
+
+
+def _detail(outcome: Outcome) -> str | None:
+    """Why it ended so. A rule's words begin with a command: one that has secrets goes behind, where it hides nothing.
+
+    What is said by a rule is the configuration's and ours; where that has a secret itself it is hidden all the same.
+    """
+    name, colon, why = outcome.detail.partition(": ")
+    if colon and outcome.reason is Reason.POLICY and mask_line(name + colon) != name + colon:
+        return f"{why}; command: {name}"
+    return outcome.detail or None
 
 
 _LONG: Final = 1000

@@ -153,7 +153,8 @@ class Own:
 
     async def _keep(self, reply: Reply, request: Request) -> Reply:
         for warning in reply.warnings:
-            log.warning("command carried out with a warning", id=request.rid, door=request.door.value, detail=warning)
+            asked = {"id": request.rid, "door": request.door.value, "peer": request.peer}
+            log.warning("command carried out with a warning", **asked, detail=warning)
         before = self.settings
         try:
             await self._nvm.keep(reply.settings, reply.wrote, request)

@@ -42,7 +42,7 @@ class Upkeep:
         try:
             before: str = await self._ledger.ask(audit.head())
             if self._chain is not bool(before):
-                what = f"audit chain {'begun' if self._chain else 'ended'}"
+                what = "audit chain begun" if self._chain else audit.ENDED
                 row = self._mirror.session(Door.LOCAL, "", what, "log.audit_chain")
                 await self._ledger.durable(*((switch, *row) if self._chain else (*row, switch)))
         except StorageError as error:

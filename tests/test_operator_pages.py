@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the pages for operators tell to type is what the programs take; what they link to is there."""
 
+import argparse
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,14 @@ from atrund.config import Config, keys
 from atrund.ctl.main import COMMANDS, build
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("sharing.md", "worst-night.md", "security.md")
+PAGES = ("sharing.md", "worst-night.md", "security.md", "sms.md", "tcp.md", "local.md", "sms-security.md")
 TEXTS = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in PAGES}
 
 
 def commands(text: str) -> list[str]:
     """Every `atrunctl …` of a page: lines of its blocks, and code in its sentences that has more than a name."""
-    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", text, re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", "").splitlines()]
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
     return [line.removeprefix("sudo ") for line in lines if line.removeprefix("sudo ").startswith("atrunctl ")]
@@ -29,18 +31,29 @@ def commands(text: str) -> list[str]:
 TYPED = sorted({(name, line) for name, text in TEXTS.items() for line in commands(text) if "…" not in line})
 
 
+def names(parser: argparse.ArgumentParser, above: str = "") -> Iterator[str]:
+    """The commands below one, each with those above it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield above + name
+                yield from names(below, f"{above}{name} ")
+
+
+NAMES = set(names(build(list(COMMANDS))))
+
+
 @pytest.mark.parametrize(("page", "line"), TYPED)
 def test_every_command_is_one(page: str, line: str) -> None:
-    words = shlex.split(line)[1:]
-    if len(words) == 1 and words[0] != "setup":  # its name alone, in a sentence
-        assert words[0] in COMMANDS, page
-    else:
-        assert callable(build(words).parse_args(words).run), page
+    words = shlex.split(line, comments=True)[1:]
+    if words != ["setup"] and " ".join(words) in NAMES:  # its name alone, in a sentence
+        return
+    assert callable(build(words).parse_args(words).run), page
 
 
 def test_there_are_commands_for_every_symptom() -> None:
     parts = re.split(r"(?m)^## ", TEXTS["worst-night.md"])[1:]
-    assert len(parts) == 11
+    assert len(parts) == 12
     assert [part.partition("\n")[0] for part in parts if not commands(part)] == []
 
 
@@ -62,7 +75,7 @@ def test_options_that_are_named_are_there(page: str) -> None:
     known = set(keys(Config))
     sections = {key.rpartition(".")[0] for key in known}
     for name in re.findall(r"`(?:([a-z_]+(?:\.[a-z_]+)+))(?: = [^`]*)?`", TEXTS[page]):
-        assert name in known or name in sections or name.endswith(".md"), name
+        assert name in known or name in sections or name.endswith((".md", ".example")), name
 
 
 def test_the_configuration_that_is_shown_is_right(tmp_path: Path) -> None:

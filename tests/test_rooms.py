@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "atrund"
 
 PURE = ("table", "at", "sms", "atrun", "records", "control", "fields", "homeassistant")
-DAEMON = (*PURE, "clock")
+DAEMON = (*PURE, "clock", "timer")
 """What every room of the daemon that does input or output may know."""
 DOOR = (
     "runner",
@@ -30,7 +30,7 @@ DOOR = (
 EVERY_OTHER = (
     "module", "doors", "runner", "mirror", "relay", "services", "bearer", "ledger", "journal", "broker", "service",
     "config", "usb", "modem", "making", "making_client", "nvm", "own", "instances", "reporter", "confirmations", "line",
-    "walk", "run", "inbox", "admin", "telling", "metrics", "homeassistant", "activities",
+    "steps", "walk", "ways", "run", "inbox", "admin", "telling", "metrics", "homeassistant", "activities",
     "upkeep",
     "activation", "watchdog", *DAEMON,
 )  # fmt: skip
@@ -44,6 +44,7 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "control": ("fields",),
     "fields": (),
     "clock": (),
+    "timer": (),
     "usb": (),
     "tls": (),
     "atrun": ("table", "at", "sms", "records", "control"),
@@ -65,8 +66,10 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "inbox": ("module", *DAEMON),
     "line": ("inbox", "own", "module", *DAEMON),
     "run": ("ledger", *DAEMON),
-    "walk": ("inbox", "line", "run", "own", "confirmations", "module", "ledger", "mirror", *DAEMON),
-    "runner": ("walk", "run", "ledger", *DAEMON),
+    "ways": ("inbox", "own", "confirmations", "module", "ledger", "mirror", *DAEMON),
+    "steps": ("ways", "line", "run", "own", "confirmations", "module", "ledger", *DAEMON),
+    "walk": ("steps", "ways", "line", "run", *DAEMON),
+    "runner": ("walk", "ways", "run", "ledger", *DAEMON),
     "doors": DOOR,
     "doors.sms": (
         "doors.admission",
@@ -110,12 +113,11 @@ KNOWS: dict[str, tuple[str, ...]] = {
     "doors.dialling": ("doors.certificates", "doors.connection", "doors.wire", "tls", *DOOR),
     "doors.greeting": ("doors.certificates", "doors.connection", "doors.listening", "doors.wire", "tls", *DOOR),
     "doors.certificates": ("tls", *DOOR),
-    "doors.connection": ("doors.login", "doors.timer", "doors.transparent", "doors.wire", *DOOR),
-    "doors.wire": ("doors.liveness", "doors.timer", "tls", *DOOR),
+    "doors.connection": ("doors.login", "doors.transparent", "doors.wire", *DOOR),
+    "doors.wire": ("doors.liveness", "tls", *DOOR),
     "doors.liveness": (),
     "doors.transparent": DOOR,
     "doors.login": DOOR,
-    "doors.timer": (),
     "doors.mqtt": ("doors.asking", "broker", *DOOR),
     "doors.asking": ("broker", *DOOR),
     "doors.local": ("doors.rights", *DOOR),

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/mqtt.md shows happens as it is shown, and every topic is published as docs/contract says."""
+"""Every topic is published as docs/contract says; tests/scenarios/test_pages.py types what docs/mqtt.md shows."""
 
 import json
-import os
-import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,38 +12,11 @@ from typing import Any, Final
 import pytest
 
 from tests.scenarios.conftest import Stage
-from tests.scenarios.players import BASE, PATIENCE, ROOT, Broker, Caller, Program, until
+from tests.scenarios.players import BASE, PATIENCE, Broker, Caller, Program, until
 from tests.support import contract
 
-PAGE: Final = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
-NODE: Final = "gateway-17"
 FRIEND: Final = "+393468686711"
 ASYNCAPI: Final[dict[str, Any]] = json.loads(contract.ASYNCAPI.read_text(encoding="utf-8"))
-
-
-def test_the_examples_of_the_page(stage: Stage) -> None:
-    """Each command as it stands there; `…` in what it shows stands for anything."""
-    module, broker = stage.module(), stage.broker()
-    module.ask("answer", command="AT+CSQ", lines=["+CSQ: 14,99"], always=True)
-    stage.daemon(module, broker).start()
-    for name in ("mosquitto_pub", "mosquitto_sub", "mosquitto_rr"):
-        (stage.folder / name).write_text(f"-h 127.0.0.1\n-p {broker.port}\n")
-    environ = {**os.environ, "XDG_CONFIG_HOME": str(stage.folder)}
-    examples = re.findall(r"```console\n\$ (.*?)\n(.*?)```", PAGE, re.DOTALL)
-    assert len(examples) >= 4
-    for command, shown in examples:
-        done = subprocess.run(
-            ["bash", "-c", command.replace(NODE, "box")],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        wanted = ".*".join(re.escape(piece) for piece in shown.replace(NODE, "box").split("…"))
-        assert re.fullmatch(wanted, done.stdout), f"{command}\n{done.stdout}\n{done.stderr}"
-        if done.stdout.startswith("{"):
-            contract.check("status" if "/status" in command else "at/response", done.stdout.strip().encode())
 
 
 class Watcher:

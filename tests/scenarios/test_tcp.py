@@ -402,17 +402,15 @@ def test_pasted_commands_run_in_order_with_the_sequence_on(stage: Stage) -> None
 
 
 def test_a_stop_in_mid_command(stage: Stage) -> None:
-    """The client is let go, the daemon ends at once and in order, and the next one finds the module usable."""
+    """The command ends first and is answered, then the client is let go; the next daemon finds the module usable."""
     module = stage.module()
     daemon = stage.daemon(module).start()
     module.ask("late", command="AT+GMI", seconds=1.0)
     with Caller(daemon.tcp) as caller:
         caller.send(b"AT+GMI\r")
         until(lambda: module.count("AT+GMI"), "the command at the module")
-        begun = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - begun < 10
-        assert caller.rest() == b"AT+GMI\r"
+        assert caller.rest() == b"AT+GMI\r\r\nTelit\r\n\r\nOK\r\n"
     daemon.start()
     with Caller(daemon.tcp) as caller:
         assert caller.ask(b"AT\r") == b"AT\r\r\nOK\r\n"
