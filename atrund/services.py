@@ -199,9 +199,9 @@ class Services:
                 return await self._switch(service, on=on, request=request)
             case CloseTcp():
                 for door in self._doors:
-                    door.hang_up()
+                    door.hang_up(request.rid)
                 if self.client is not None:
-                    self.client.hang_up()
+                    self.client.hang_up(request.rid)
                 return ""
             case Confirm(id_):
                 await self._confirmations.confirm(id_)

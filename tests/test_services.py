@@ -245,11 +245,13 @@ async def test_the_connection_is_closed_by_any_door_and_the_service_stays() -> N
                 await caller.ask("AT")
                 if closes:
                     assert await said(there, "AT#TCPATRUNCLOSE") == ["OK"]
+                    assert await caller.rest() == b""
                 else:
                     caller.writer.write(b"AT#TCPATRUNCLOSE\r")
-                await caller.rest()
+                    assert await caller.rest() == b"AT#TCPATRUNCLOSE\r\r\nOK\r\n", "its own answer comes first"
             assert await said(there, "AT#TCPATRUNL?") == ["#TCPATRUNL: 1,1", "OK"]
         assert await said(there, "AT#TCPATRUNCLOSE") == ["OK"], "with nobody there too"
+        assert {how for line, how, _ in there.outcomes if line == "AT#TCPATRUNCLOSE"} == {"ok"}
 
 
 async def test_a_port_that_is_taken_is_said_and_keeps_no_other_door_shut_at_the_next_start() -> None:

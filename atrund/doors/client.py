@@ -137,10 +137,10 @@ class ClientDoor:
             return ""
         return self.detail if self.detail and self.is_on else f"client mode: {self._dialer.state.value}"
 
-    def hang_up(self) -> None:
-        """End the call that is up, which is made again (TCP-10)."""
+    def hang_up(self, rid: str = "") -> None:
+        """End the call that is up because a request wants it, `rid` where it has one; it is made again (TCP-10)."""
         if self.session is not None:
-            self.session.stop()
+            self.session.leave(rid)
 
     def follow(self) -> None:
         """Go by the rules as they are now; another far end is called at once."""

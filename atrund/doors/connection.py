@@ -165,6 +165,13 @@ class Connection(Wire):
             self._reason = Reason.SHUTDOWN
             self._step(Event.STOPPED)
 
+    def leave(self, rid: str) -> None:
+        """End the session at once; if it is its own request that wants that, behind the answer."""
+        if self._run is not None and self._run.request.rid == rid:
+            self.finish()
+        else:
+            self.stop()
+
     def finish(self, *, yes: bool = True) -> None:
         """End the session as `stop` does, but behind the answer of the command that runs; `yes` false: or not.
 

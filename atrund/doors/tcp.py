@@ -149,10 +149,10 @@ class TcpDoor:
                 self._outcast.add(session)
                 session.finish()
 
-    def hang_up(self) -> None:
-        """End the sessions at once; the door stays open (TCP-10)."""
+    def hang_up(self, rid: str = "") -> None:
+        """End the sessions because a request wants it, `rid` where it has one; the door stays open (TCP-10)."""
         for session in tuple(self.sessions):
-            session.stop()
+            session.leave(rid)
 
     def shut(self) -> None:
         """Close the door to others, and end each session behind the answer that it waits for."""
