@@ -79,16 +79,6 @@ def split(commands: Sequence[Command], settings: Settings) -> tuple[Segment, tup
     return Segment(kind, tuple(commands[:end])), tuple(commands[end:])
 
 
-def plan(commands: Sequence[Command], settings: Settings) -> tuple[Segment, ...]:
-    """Return all segments as they would be if the line changed no setting: to say what would happen, not to run it."""
-    segments = []
-    rest = tuple(commands)
-    while rest:
-        segment, rest = split(rest, settings)
-        segments.append(segment)
-    return tuple(segments)
-
-
 def execute(command: Command, context: Context) -> Reply:
     """Answer a command of the kinds OWN, KEPT and REPORTING; nothing is changed when it is refused."""
     try:

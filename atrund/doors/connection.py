@@ -167,7 +167,7 @@ class Connection(Wire):
 
     def leave(self, rid: str) -> None:
         """End the session at once; if it is its own request that wants that, behind the answer."""
-        if self._run is not None and self._run.request.rid == rid:
+        if self.runs(rid):
             self.finish()
         else:
             self.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from atrund.at.reader import Line
 from atrund.at.syntax import parse
-from atrund.atrun.commands import TABLE, Kind, Segment, answered, execute, kind_of, plan, split
+from atrund.atrun.commands import TABLE, Kind, Segment, answered, execute, kind_of, split
 from atrund.atrun.events import EVENTS
 from atrund.atrun.family.forms import (
     CloseTcp,
@@ -662,7 +662,11 @@ def test_an_answer_is_framed_as_a_module_s() -> None:
 
 
 def kinds(line: str) -> list[tuple[Kind, str]]:
-    return [(segment.kind, " ".join(map(str, segment.commands))) for segment in plan(parse(line), Settings())]
+    segments, rest = [], parse(line)
+    while rest:
+        segment, rest = split(rest, Settings())
+        segments.append((segment.kind, " ".join(map(str, segment.commands))))
+    return segments
 
 
 @pytest.mark.parametrize(
