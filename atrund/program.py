@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read()
     except ConfigError as error:
-        sys.stderr.write(report(error) + "\n")
+        sys.stderr.write(journal.as_errors(report(error)) + "\n")
         return EXIT_CONFIG
     if options.check:
         for warning in warnings(config):

@@ -7,6 +7,7 @@ ends once.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from atrund.atrun.request import Effect, Event, State
@@ -38,8 +39,7 @@ class Walk(Steps):
         if self._resumed:
             self._say("command found after a restart")
         self._run._wait = self._wait  # noqa: SLF001 - a run is the other half of this class
-        self._following = self._judge(event)
-        self._go_on()
+        self._go_on(partial(self._judge, event))
 
     def say_slow(self, now: float) -> bool:
         """Say where it is, once, if it takes long by now; returns whether it was said."""
@@ -56,8 +56,10 @@ class Walk(Steps):
             self._run._task = task  # noqa: SLF001 - as above
             task.add_done_callback(lambda _: self._over(self._run))
 
-    def _go_on(self) -> None:
+    def _go_on(self, look: Callable[[], Event]) -> None:
+        """Walk from the event that `look` finds."""
         try:
+            self._following = look()
             while (effect := self._next_effect()) is not None:
                 if not self._perform_now(effect):
                     self._effects.insert(0, effect)
@@ -89,8 +91,7 @@ class Walk(Steps):
     def _answered(self, ending: Ending) -> None:
         self._effects.clear()
         self._give_back()
-        self._following = self._take(ending)
-        self._go_on()
+        self._go_on(partial(self._take, ending))
 
     def _next_effect(self) -> Effect | None:
         """Return what is to be done next; None when it has ended."""

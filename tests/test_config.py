@@ -268,7 +268,7 @@ def test_a_file_that_cant_be_read(
 
     monkeypatch.setattr(Path, "is_file", refuse)
     assert wrong('[mqtt]\nuser = "u"\npassword_file = "mqtt"')[0].startswith(
-        "mqtt.password_file: the file can't be read: Permission denied; "
+        "mqtt.password_file: the file can't be read: Permission denied; chgrp atrund and chmod 640 it"
     )
 
 
@@ -327,7 +327,9 @@ def test_certificate_and_key(load: Load, wrong: Callable[..., list[str]], tmp_pa
         ("[sms]\nenabled = 'yes'", 'sms.enabled: "yes" is a string; true or false'),
         ("[tcp]\nlisten = []", "tcp.listen: is empty; at least 1 of them"),
         ("[tcp]\nlisten = ['localhost']", 'tcp.listen[0]: "localhost" is no address; an IPv4 or IPv6 address'),
-        ("[tcp]\nfirewall = ['10.0.0.1/8']", 'tcp.firewall[0]: "10.0.0.1/8" is no network; a network such as'),
+        ("[tcp]\nfirewall = ['10.0.0.1/8']", 'tcp.firewall[0]: "10.0.0.1/8" is no network; did you mean "10.0.0.0/8'),
+        ("[tcp]\nfirewall = ['2001:db8::1/32']", 'tcp.firewall[0]: "2001:db8::1/32" is no network; did you mean'),
+        ("[tcp]\nfirewall = ['10.0.0/8']", 'tcp.firewall[0]: "10.0.0/8" is no network; a network such as'),
         ("[tcp]\nfirewall = [{address = '::1', mask = '::'}]", "tcp.firewall[0]: address and mask are for IPv4; for "),
         ("[tcp]\nfirewall = [{address = '1.1.1.1'}]", "tcp.firewall[0].mask: is missing; tcp.firewall[0] needs mask"),
         ("[tcp]\nusers = [{name = '', password_file = ''}]", 'tcp.users[0].name: "" is not allowed; a name of 1 to 50'),
@@ -540,6 +542,7 @@ def test_any_value_is_taken_or_refused_under_its_key(
         ("", "module.port: no port is configured"),
         ("[sms]\nenabled = true", "sms.enabled: neither numbers nor password_files are set"),
         ("[sms]\nnumbers = ['+39*']", 'sms.numbers: "+39*" admits very many senders'),
+        ("[sms]\nnumbers = ['393401234567']", 'sms.numbers: "393401234567" has no "+", '),
         ("[sms]\nenabled = true\nanswers_per_day = 0", "sms.answers_per_hour, sms.answers_per_day: with 0 no SMS"),
         ("[tcp]\nenabled = true", "tcp.users: is empty, so nobody can log in"),
         ("[tcp]\nenabled = true", "tcp.firewall: has no rule for IPv4, so no IPv4 peer is admitted"),

@@ -121,6 +121,28 @@ def test_a_folder_that_cant_be_used(write: Write, tmp_path: Path, monkeypatch: p
         load(tmp_path)
 
 
+def test_a_table_that_is_unknown_is_named_in_its_file(write: Write, tmp_path: Path) -> None:
+    write("", {"10-a.toml": "[tpc]\nenabled = true", "20-b.toml": "[policy.web]\nrules = []"})
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path)
+    told = {mistake.key: mistake.file and mistake.file.name for mistake in caught.value.mistakes}
+    assert told == {"tpc": "10-a.toml", "policy.web": "20-b.toml"}
+
+
+def test_a_file_that_the_daemon_may_not_read(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("", {"10-a.toml": ""})
+    file = os.open
+
+    def refuse(path: Path, flags: int) -> int:
+        if path.name == "10-a.toml":
+            raise PermissionError(13, "Permission denied")
+        return file(path, flags)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match=r"10-a.toml: Permission denied; chgrp atrund and chmod 640 it, so that "):
+        load(tmp_path)
+
+
 def test_secrets_are_looked_for_beside_the_main_file(write: Write, tmp_path: Path) -> None:
     write("", {"10-a.toml": '[mqtt]\nuser = "u"\npassword_file = "mqtt"\n'})
     (tmp_path / "mqtt").write_text("hunter2hunter2")

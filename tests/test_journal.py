@@ -284,6 +284,12 @@ def test_auto_is_the_journal_only_where_the_stream_goes_there(journald: socket.s
     log.close()
 
 
+def test_what_is_said_before_there_is_a_log_is_an_error_to_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w") as stream:
+        assert journal.as_errors("one\ntwo", environ=connected(stream), stream=stream) == "<3>one\n<3>two"
+        assert journal.as_errors("one\ntwo", environ={}, stream=stream) == "one\ntwo"
+
+
 # Streams
 
 

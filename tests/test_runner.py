@@ -45,10 +45,12 @@ class Bench:
         self.ways = ways(lambda: self.channel, ledger=self.ledger, mirror=mirror, clock=clock)
         self.runner = Runner(self.ways)
         self.numbers = iter(range(1, 1000))
+        self.heard: Callable[[tuple[str, ...]], object] = lambda _: None
+        """Gets the module's unsolicited codes."""
 
     async def plug_in(self) -> None:
         channel = Channel(
-            unsolicited=lambda _: None,
+            unsolicited=self._hear,
             on_lost=lambda _: setattr(self, "channel", None),
             depth=self._depth,
             max_wait=self._max_wait,
@@ -62,6 +64,9 @@ class Bench:
         assert self.wire.end is not None
         self.wire.end.sim.seen.clear()
         self.channel = channel
+
+    def _hear(self, lines: tuple[str, ...]) -> None:
+        self.heard(lines)
 
     def request(self, line: str = "AT+CSQ", door: Door = Door.TCP, **fields: object) -> Request:
         number = next(self.numbers)
@@ -589,6 +594,90 @@ async def test_the_records_of_lines_that_follow_at_once_are_in_their_order() -> 
         await asyncio.sleep(1)
         topics = [topic for (topic,) in b.disk.rows("SELECT topic FROM outbox ORDER BY rowid")]
         assert topics == ["atrund/x/event/command", "atrund/x/event/response"] * 2
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+async def test_one_who_listens_and_fails_takes_no_answer_away(where: str) -> None:
+    async with bench(gap=0.0) as b:
+        failed: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+
+        def fail(_: tuple[str, ...]) -> None:
+            raise ValueError("a fault of who listens")
+
+        b.heard = fail
+        ring = b"\r\nRING\r\n"
+        b.wire.garble = lambda data: ring + data if where == "before" else data + ring
+        outcome = await b.outcome(timeout=5.0)
+        assert (outcome.end, outcome.lines) == (End.OK, ("+CSQ: 14,99",))
+        await asyncio.sleep(0)
+        assert failed
+
+
+async def test_what_one_who_listens_asks_for_goes_out_behind_the_whole_read() -> None:
+    async with bench(gap=0.0) as b:
+        runs: list[Run] = []
+        b.heard = lambda _: runs.append(b.start("AT+COPS?"))
+        assert b.wire.end is not None
+        b.wire.end.inject(b"\r\nRING\r\n\r\nERROR\r\n")
+        await until(lambda: runs)
+        outcome = await runs[0].outcome
+        assert outcome is not None
+        assert outcome.lines == ('+COPS: 0,0,"vodafone IT"',)
+
+
+async def test_one_who_listens_and_closes_the_port_takes_no_answer_away() -> None:
+    async with bench(gap=0.0) as b:
+        channel = b.channel
+        assert channel is not None
+        b.heard = lambda _: channel.close()
+        b.wire.garble = lambda data: data + b"\r\nRING\r\n"
+        assert (await b.outcome()).end is End.OK
+
+
+@EVERY_DOOR
+@pytest.mark.parametrize("fault", ["decide", "frame"])
+async def test_a_fault_of_the_daemons_own_ends_the_run_and_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch, door: Door, fault: str
+) -> None:
+    async with bench(gap=0.0) as b:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+
+        def fail(*_: object) -> None:
+            raise ValueError("a fault")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(steps, fault, fail)
+            run = b.start(door=door)
+            assert (await run.outcome) is not None
+            await until(lambda: b.runner.running == 0)
+        if run._task is not None:
+            with pytest.raises(ValueError, match="a fault"):
+                await run._task
+        assert (await b.outcome("AT+COPS?")).end is End.OK
+
+
+@pytest.mark.parametrize("early", [-2e-6, -1e-6, -1e-9, 0.0, 1e-9, 1e-6, 2e-6])
+async def test_an_answer_in_the_moment_of_the_deadline_is_its_own_or_nobodys(early: float) -> None:
+    async with bench(gap=0.0) as b:
+        b.module.faults.plant("+CSQ", Plant(seconds=2.0))
+        assert (await b.outcome(timeout=2.0 + early)).end in {End.OK, End.TIMEOUT}
+        assert b.seen.count("AT+CSQ") == 1
+        b.module.faults.clear()
+        assert (await b.outcome("AT+COPS?")).lines == ('+COPS: 0,0,"vodafone IT"',)
+
+
+async def test_a_port_that_is_lost_while_a_line_is_written_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(gap=0.0) as b:
+        end, channel = b.wire.end, b.channel
+        assert end is not None
+        assert channel is not None
+        monkeypatch.setattr(end, "write", lambda _: end.lose("full"))
+        outcome = await b.outcome()
+        assert (outcome.end, outcome.reason) == (End.LOST, Reason.PORT_DOWN)
+        assert channel.load == 0
+        await b.plug_in()
+        assert (await b.outcome("AT+COPS?")).end is End.OK
 
 
 async def test_each_that_takes_long_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:

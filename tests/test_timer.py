@@ -79,3 +79,17 @@ async def test_put_off_it_costs_no_new_timer() -> None:
     assert it.timer._handle is first
     await asyncio.sleep(10)
     assert it.rung == [5.9]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 9.0])
+async def test_what_it_calls_may_start_it_again(seconds: float) -> None:
+    it = Noting()
+    rung = it.rung
+
+    def again() -> None:
+        rung.append(asyncio.get_running_loop().time())
+        it.start(seconds)
+
+    it.timer.start(5, again)
+    await asyncio.sleep(100)
+    assert rung == [5, 5 + seconds]

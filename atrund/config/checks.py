@@ -14,6 +14,7 @@ SMS_ENTRIES_MAX = 8  # the vendor's white list has 8 places, for numbers and pas
 FIREWALL4_MAX = 5  # the vendor's number of rules (TCP-2)
 FIREWALL6_MAX = 16  # ours: the kernel's filter program stays short
 SPOOL_IN_MEMORY = 8 * 1024**2  # bytes of events in memory that need no word: a third of what the daemon itself takes
+WHOLE_NUMBER = 10  # digits from which on a number is hardly a short code, and more likely lacks its "+"
 WIDE_PREFIX = 6  # a white-list prefix with fewer digits than this spans more than a number block of one operator
 
 
@@ -245,6 +246,8 @@ def _sms_warnings(sms: Sms) -> Iterator[str]:
     for number in sms.numbers:
         if number.endswith("*") and sum(map(str.isdigit, number)) < WIDE_PREFIX:
             yield f'sms.numbers: "{number}" admits very many senders, and a sender can be forged'
+        elif number.isdigit() and len(number) >= WHOLE_NUMBER:
+            yield f'sms.numbers: "{number}" has no "+", as most senders have; did you mean "+{number}"?'
     if sms.enabled and 0 in (sms.answers_per_hour, sms.answers_per_day):
         yield "sms.answers_per_hour, sms.answers_per_day: with 0 no SMS is ever answered"
 

@@ -27,7 +27,7 @@ _TOO_DEEP: Final = Mistake("", "is nested too deep", "plain tables, as in the ex
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the files come to. `origins`: the file of each value, by its dotted key, where it is not the main one."""
+    """What the files come to. `origins`: the file of each value or table by its dotted key; else it is the main one."""
 
     main: Path
     values: dict[str, object] = field(default_factory=dict)
@@ -68,6 +68,8 @@ def read_file(path: Path) -> dict[str, object]:
             content = file.read(FILE_MAX + 1)
     except OSError as error:
         right = "the path of a TOML file that can be read"
+        if isinstance(error, PermissionError):
+            right = "chgrp atrund and chmod 640 it, so that the daemon can read it"
         raise ConfigError(path, (Mistake("", error.strerror or "can't be read", right),)) from None
     if len(content) > FILE_MAX:
         raise ConfigError(path, (Mistake("", "is too long", f"at most {FILE_MAX} bytes"),))
@@ -99,6 +101,8 @@ def _further(path: Path) -> list[Path]:
 def _put(table: Table, into: dict[str, object], given: dict[str, object], file: Path, above: str = "") -> None:
     for name, value in given.items():
         key = f"{above}{name}"
+        if name not in into:
+            table.origins[key] = file
         if isinstance(value, dict) and isinstance(below := into.setdefault(name, {}), dict):
             _put(table, below, value, file, f"{key}.")
         else:

@@ -378,6 +378,8 @@ def _find(value: object, place: Place, right: str, *, private: bool) -> Path:
         with path.open("rb"):
             mode = path.stat().st_mode
     except OSError as error:
+        if isinstance(error, PermissionError):
+            right = "chgrp atrund and chmod 640 it, so that the daemon can"
         place.refuse(f"the file can't be read: {error.strerror}", right)
     if private and mode & stat.S_IROTH:
         place.refuse("everybody can read the file", "chmod o-rwx it")

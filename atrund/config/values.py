@@ -5,8 +5,9 @@
 Times are seconds, sizes bytes. An option whose default is "" is computed or absent, as its comment says.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +70,9 @@ def firewall_rule(value: object, place: Place) -> FirewallRule:
     try:
         network = ip_network(string)
     except ValueError:
+        with suppress(ValueError):  # an address of a network, in place of the network's own
+            meant = ip_interface(string)
+            right = f'did you mean "{meant.network}", or "{meant.ip}" alone?'
         place.refuse(f"{quote(string)} is no network", right)
     return FirewallRule(network.network_address, network.netmask)
 

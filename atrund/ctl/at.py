@@ -21,7 +21,8 @@ CANCEL_WAIT: Final = 10.0
 """Seconds after Ctrl-C for the command to end; a second Ctrl-C ends it at once."""
 
 EPILOG: Final = """\
-The answer goes to standard output. What was refused, or did not end well, and why, goes to standard error.
+The answer goes to standard output. What was refused, or did not end well, and why, goes to standard error; and how
+to confirm what can cut the module off, which is undone otherwise (policy.local in atrund.toml).
 
 exit codes:
   0  the answer ends with OK
@@ -96,6 +97,7 @@ def _follow(link: "Link", wait: float, *, as_json: bool) -> int:
             case LineAnswer(text):
                 if not as_json:
                     print(printable(text), flush=True)
+                    _tell_of_undo(text)
             case FinalAnswer():
                 return _end(answer, as_json=as_json)
             case ErrorAnswer(message):
@@ -106,6 +108,15 @@ def _follow(link: "Link", wait: float, *, as_json: bool) -> int:
             case _:
                 complain("the daemon answered another question")
                 return 3
+
+
+def _tell_of_undo(line: str) -> None:
+    """Say what the answer's line means: whoever sees an OK alone takes the command for done."""
+    number, comma, minutes = line.removeprefix("#ATRUNCONFIRM: ").partition(",")
+    if line.startswith("#ATRUNCONFIRM: ") and comma:
+        from atrund.ctl.terminal import complain, printable
+
+        complain(printable(f"undone within {minutes} min, unless AT#ATRUNCONFIRM={number} comes before"))
 
 
 def _end(answer: "FinalAnswer", *, as_json: bool) -> int:

@@ -91,7 +91,8 @@ def _ask_daemon(socket: str | None) -> "tuple[dict[str, object] | None, list[Fin
             answer = decode_answer(link.receive(ANSWER_WAIT))
     except Unreachable as error:
         text, _, advice = str(error).partition("\n")
-        return None, [Finding(Level.ERROR, "daemon", text, " ".join(advice.split()))]
+        tries = "; ".join(" ".join(line.split()) for line in advice.split("\n"))
+        return None, [Finding(Level.ERROR, "daemon", text, tries)]
     except ControlError as error:
         text = f"the daemon sent what this atrunctl does not know: {error}"
         return None, [Finding(Level.ERROR, "daemon", text, "are both of the same version?")]

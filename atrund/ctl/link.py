@@ -2,6 +2,7 @@
 """A unix stream socket as lines: to the daemon's control socket, and to the simulator's."""
 
 import os
+import re
 import socket
 from contextlib import suppress
 from types import TracebackType
@@ -17,15 +18,19 @@ CONNECT_TIMEOUT: Final = 5.0
 
 
 class Unreachable(Exception):
-    """The other side can't be reached, or is gone. The text says what to try."""
+    """The other side can't be reached, or is gone. The text says what to try, each thing on a line of its own."""
 
 
 class Link:
     """One connection, closed at the end of its `with` block. Raises Unreachable."""
 
-    def __init__(self, path: str, whose: str, missing: str, denied: str) -> None:
-        """Connect to the socket at `path`. Errors say `whose` it is, and what to try if it is `missing` or `denied`."""
+    def __init__(self, path: str, whose: str, missing: str, denied: str, gone: str = "") -> None:
+        """Connect to the socket at `path`.
+
+        Errors say `whose` it is, and what to try if it is `missing` or `denied`, or is `gone` before it answers.
+        """
         self._whose = whose
+        self._gone = f"\n{gone}" if gone else ""
         self._buffer = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_TIMEOUT)
@@ -56,7 +61,7 @@ class Link:
         try:
             self._socket.sendall(line)
         except OSError as error:
-            raise Unreachable(f"{self._whose} takes nothing any more: {_words(error)}") from None
+            raise Unreachable(f"{self._whose} takes nothing any more: {_words(error)}{self._gone}") from None
 
     def receive(self, timeout: float) -> bytes:
         """Return the next line without its LF; `timeout` is for each piece, in seconds. An interrupt loses nothing."""
@@ -69,7 +74,7 @@ class Link:
             except TimeoutError:
                 raise Unreachable(f"{self._whose} did not answer within {timeout:g} s") from None
             except OSError as error:
-                raise Unreachable(f"{self._whose} is gone: {_words(error)}") from None
+                raise Unreachable(f"{self._whose} is gone: {_words(error)}{self._gone}") from None
             if not piece:
                 raise Unreachable(f"{self._whose} closed the connection without an answer")
             self._buffer += piece
@@ -79,10 +84,14 @@ class Link:
 
 def to_daemon(path: str | None) -> Link:
     """Connect to the daemon: at `path`, else where the environment says, else where it is by default."""
+    path = path or os.environ.get("ATRUND_SOCKET") or "/run/atrund.sock"
+    one = re.fullmatch(r"/run/atrund-([A-Za-z0-9_-]{1,16})\.sock", path)
+    unit = f"atrund@{one[1]}" if one else "atrund"
     return Link(
-        path or os.environ.get("ATRUND_SOCKET") or "/run/atrund.sock",
+        path,
         "the daemon",
-        missing="Is it running?  systemctl status atrund\nAnother socket is named by --socket PATH or ATRUND_SOCKET.",
+        missing=f"Is it running?  systemctl status {unit}\nAnother socket is named by --socket PATH or ATRUND_SOCKET.",
+        gone=f"Its last words:  journalctl -u {unit} -n 20",
         denied="Try as root (sudo), or join its group and log in again:  sudo usermod -aG atrund $USER",
     )
 

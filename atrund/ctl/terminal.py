@@ -64,7 +64,7 @@ def _items(value: object) -> list[object]:
 
 
 def _value(value: object) -> str:
-    if value in (None, [], {}):
+    if value in (None, "", [], {}):
         return "-"
     match value:
         case bool():

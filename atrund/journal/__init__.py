@@ -133,6 +133,13 @@ def configure(
     return Journal(format, sink, handler, bounds)
 
 
+def as_errors(text: str, *, environ: Mapping[str, str] = os.environ, stream: TextIO = sys.stderr) -> str:
+    """Return lines as they go to `stream` before there is a log: to the journal each as an error (sd-daemon(3))."""
+    if not _is_journal(environ.get("JOURNAL_STREAM", ""), stream):
+        return text
+    return "\n".join(f"<3>{line}" for line in text.splitlines())
+
+
 def redact(_logger: object, _method: str, event: Event) -> Event:
     """Hides secrets and makes every text fit to be shown (POL-3). The one place where that is done for the log."""
     shown: dict[str, Any] = {}
@@ -160,7 +167,7 @@ def message(event: Mapping[str, Any]) -> str:
     needed.
     """
     text = str(event.get("event", ""))
-    source = [_word(event[key]) for key in ("door", "peer") if key in event]
+    source = [_word(event[key]) for key in ("door", "peer") if event.get(key)]
     parts = [f"{text} from {' '.join(source)}" if source else text]
     parts += [_word(event[key]) for key in ("state", "final", "reason") if key in event]
     if "duration_ms" in event:

@@ -429,7 +429,7 @@ class Channel:
         if _is_stray(final) or (self._left is not None and self._left.answers(line)):
             log.debug("a late answer is nobody's", characters=len(line))  # and perhaps another's secret
             return
-        self._unsolicited(code.lines)
+        self._loop.call_soon(self._unsolicited, code.lines)  # who fails or asks for more takes no answer away
 
     def _believe_connect(self) -> None:
         for happening in self._sorter.connected():

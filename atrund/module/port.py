@@ -136,6 +136,9 @@ class _SerialPort(asyncio.Protocol):
         if transport is not None:
             with contextlib.suppress(OSError, termios.error):
                 transport.serial.reset_output_buffer()
+            # It outlives whoever set it for as long as another program has the port open.
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(transport.serial.fileno(), termios.TIOCNXCL)
             transport.abort()
 
     def _write_now(self, data: bytes) -> int:

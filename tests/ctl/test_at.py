@@ -30,6 +30,20 @@ def test_prints_the_lines_and_the_final(serve: Serve, capsys: Capture) -> None:
     assert server.seen == [{"op": "at", "cmd": "AT+CSQ", "timeout_ms": 300_000, "id": None}]
 
 
+def test_what_will_be_undone_is_said_with_the_way_to_keep_it(serve: Serve, capsys: Capture) -> None:
+    answer = lines(LineAnswer("#ATRUNCONFIRM: 3,5"), FinalAnswer("ok", "OK", None, 1, "r"))
+    assert main(["--socket", serve(answer).path, "at", "AT+CFUN=4"]) == 0
+    undone = "atrunctl: undone within 5 min, unless AT#ATRUNCONFIRM=3 comes before\n"
+    assert capsys.readouterr() == ("#ATRUNCONFIRM: 3,5\nOK\n", undone)
+
+
+@pytest.mark.parametrize("text", ["#ATRUNCONFIRM: (0-9)", "#ATRUNCONFIRM=1,5", "x #ATRUNCONFIRM: 1,5"])
+def test_what_only_looks_like_it_is_not(serve: Serve, capsys: Capture, text: str) -> None:
+    answer = lines(LineAnswer(text), FinalAnswer("ok", "OK", None, 1, "r"))
+    assert main(["--socket", serve(answer).path, "at", "AT#ATRUNCONFIRM=?"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_timeout_goes_with_the_request(serve: Serve) -> None:
     server = serve(OK)
     assert main(["--socket", server.path, "at", "AT", "--timeout", "1.5"]) == 0

@@ -712,7 +712,7 @@ def test_a_daemon_that_is_not_there_is_an_error_and_the_rest_is_shown(
     shown = json.loads(capsys.readouterr().out)
     assert (shown["level"], shown["daemon"]) == ("error", None)
     assert shown["findings"][0]["about"] == "daemon"
-    assert "Is it running?" in shown["findings"][0]["advice"]
+    assert shown["findings"][0]["advice"].startswith("Is it running? systemctl status atrund; Another socket ")
     assert shown["modules"][0]["usb"] == "1-1.4"
 
 

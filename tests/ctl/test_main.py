@@ -102,6 +102,11 @@ def test_a_socket_of_others_says_how_to_get_in(capsys: Capture, monkeypatch: pyt
     )
 
 
+def test_one_of_several_daemons_that_is_not_there_is_asked_after_by_its_unit(capsys: Capture) -> None:
+    assert main(["-n", "no-such-one", "status"]) == 3
+    assert "\nIs it running?  systemctl status atrund@no-such-one\n" in capsys.readouterr().err
+
+
 def test_a_path_too_long_for_a_socket_is_said(capsys: Capture) -> None:
     assert main(["--socket", "/" + "x" * 200, "status"]) == 3
     assert "AF_UNIX path too long" in capsys.readouterr().err
@@ -125,7 +130,7 @@ def test_a_connection_that_breaks_is_said(
     server = serve(b"")
     monkeypatch.setattr(socket.socket, call, break_off)
     assert main(["--socket", server.path, "status"]) == 3
-    assert f"{words}: Connection reset by peer" in capsys.readouterr().err
+    assert f"{words}: Connection reset by peer\nIts last words:  journalctl -u atrund -n 20" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("-n", ""), ("-n", "a/b"), ("-n", "roof", "--socket", "/x")])

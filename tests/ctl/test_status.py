@@ -115,6 +115,6 @@ def test_the_queue_has_a_line_for_each_place(serve: Serve, capsys: Capture) -> N
     assert capsys.readouterr().out == (
         "queue\n"
         "  usb:1bc7:1201  place=0  door=tcp  id=r1  command=+COPS  for_s=61.5\n"
-        "                 place=1  door=sms  id=  command=+CMGL  for_s=3.0\n"
+        "                 place=1  door=sms  id=-  command=+CMGL  for_s=3.0\n"
         "                 more=7\n"
     )

@@ -233,6 +233,7 @@ async def test_codes_before_inside_and_behind_an_answer_come_out_once() -> None:
     bench.port.answer = lambda _: b'\r\n+CMTI: "SM",1\r\n\r\n+CSQ: 14,99\r\n\r\nRING\r\n\r\nOK\r\n\r\n#QSS: 1\r\n'
     answer = await bench.ask("AT+CSQ")
     assert answer.lines == ("+CSQ: 14,99",)
+    await ticks()
     assert bench.codes == [("+CREG: 1",), ('+CMTI: "SM",1',), ("RING",), ("#QSS: 1",)]
 
 
@@ -242,6 +243,7 @@ async def test_two_lines_of_a_code_stay_together_wherever_it_comes() -> None:
     bench.port.say(code)
     bench.port.answer = lambda _: code + b"\r\n+CSQ: 14,99\r\n" + code + b"\r\nOK\r\n" + code
     assert (await bench.ask("AT+CSQ")).lines == ("+CSQ: 14,99",)
+    await ticks()
     assert bench.codes == [("+CMT: ,24", "07911326040000F0")] * 4
 
 
@@ -702,6 +704,7 @@ async def test_a_connect_is_an_error_and_the_port_comes_back() -> None:
     assert (ended.why, ended.final.ok) == (Why.DATA_MODE, False)
     bench.port.say(b'\r\n+CMTI: "SM",1\r\n\r\nOK\r\n')
     assert await bench.in_step()
+    await ticks()
     assert bench.codes == []
     assert bench.port.written[:3] == [b"ATD123\r", b"+++", b"\x1b"]
     assert bench.port.times[1] >= 1.0
@@ -793,6 +796,7 @@ async def test_a_peer_can_say_any_number_of_results() -> None:
     assert (await bench.run("ATD123", timeout=60)).left
     bench.port.say(b"\r\nOK\r\n" * 1000)
     assert await bench.in_step()
+    await ticks()
     assert bench.codes == []
 
 
@@ -816,8 +820,10 @@ async def test_a_late_line_is_its_askers_and_nobody_elses() -> None:
     bench.port.answer = lambda _: b'\r\n+CUSD: 0,"12 EUR",15\r\n\r\n+CUSD: 1\r\n\r\nOK\r\n'
     assert (await bench.ask("AT+CUSD?")).lines == ("+CUSD: 1",)
     assert await asking == ['+CUSD: 0,"12 EUR",15']
+    await ticks()
     assert bench.codes == []
     bench.port.say(b'\r\n+CUSD: 0,"again",15\r\n')
+    await ticks()
     assert bench.codes == [('+CUSD: 0,"again",15',)]
     assert len(bench.channel.late) == 0
 
@@ -830,6 +836,7 @@ async def test_a_late_line_that_does_not_come_is_waited_for_no_longer_than_its_w
     await ticks()
     assert len(bench.channel.late) == 0
     bench.port.say(b"\r\n+CUSD: 5\r\n")
+    await ticks()
     assert bench.codes == [("+CUSD: 5",)]
 
 

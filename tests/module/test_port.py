@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import struct
 import termios
 import tty
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from atrund.module.port import WRITE_MAX, PortError, open_port
+
+TIOCGEXCL = 0x80045440
+"""ioctl_tty(2); the standard library has no name for it."""
 
 
 class Listener:
@@ -96,6 +100,9 @@ async def test_it_is_opened_exclusively_and_keeps_dtr(pty: Pty) -> None:
     finally:
         first.close()
         await closed()
+    assert pty._theirs is not None
+    exclusive = fcntl.ioctl(pty._theirs, TIOCGEXCL, bytes(4))
+    assert struct.unpack("i", exclusive) == (0,), "who has it open besides keeps it to nobody"
     again = await open_port(pty.path, 115200, Listener())
     again.close()
     await closed()

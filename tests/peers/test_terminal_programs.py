@@ -6,6 +6,7 @@ import os
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -92,6 +93,8 @@ class Screen:
         os.close(slave)
 
     def type(self, text: bytes) -> None:
+        """Type, once the program takes key by key: before that its terminal would echo, and make LF of Enter."""
+        until(lambda: not termios.tcgetattr(self._master)[3] & termios.ICANON, "a program that takes keys")
         os.write(self._master, text)
 
     def shows(self, text: bytes) -> None:

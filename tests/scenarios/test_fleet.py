@@ -571,7 +571,7 @@ def test_watching_real_commands(broker: Broker, played: Nodes, stage: Stage) -> 
     program = watch(stage, broker, "--nodes", "real-*", "--nodes", "odd-silent")
     poke(played, program, "odd-silent", "poke")
     assert fleet(broker, "--nodes", "real-[12]", "--gather", "0.3", "--user", "alice", "AT+CSQ").returncode == 0
-    shape = r"^[ ~]\d\d:\d\d:\d\d\.\d\d\d  {}            {:8}  mqtt  alice  AT\+CSQ  {}$"
+    shape = r"^[ ~]\d\d:\d\d:\d\d\.\d\d\d[+-]\d\d:\d\d  {}            {:8}  mqtt  alice  AT\+CSQ  {}$"
     for name in ("real-1", "real-2"):
         until(lambda name=name: program.said(shape.format(name, "command", "accepted")), "the command")  # type: ignore[misc]
         ended = rf"ok  \d+ ms  \+CSQ: {name[-1]},0 \| OK"

@@ -2,7 +2,6 @@
 """The first five minutes on a router: `atrunctl setup` by answers and by questions, by hand as the manual page says it,
 and the pages' commands where systemd and a journal are real."""
 
-import gzip
 import re
 import shutil
 import subprocess
@@ -29,7 +28,6 @@ NUMBER: Final = "+393401234567"
 BY_HAND: Final = ETC / "conf.d" / "by-hand.toml"
 DROP_IN: Final = Path("/etc/systemd/system/atrund.service.d/by-hand.conf")
 PAGES: Final = Path("/usr/share/doc/atrund")
-"""Where dpkg has put them, large ones compressed."""
 
 RIGHT: Final = f"""
 [module]
@@ -186,8 +184,7 @@ def asks(line: str) -> bool:
 
 
 def page(name: str) -> str:
-    packed = PAGES / f"{name}.gz"
-    return gzip.decompress(packed.read_bytes()).decode() if packed.exists() else (PAGES / name).read_text()
+    return (PAGES / name).read_text()
 
 
 def commands(text: str) -> list[str]:

@@ -245,6 +245,8 @@ def a_broken_configuration() -> None:
         "2 mistakes",
     ):
         check(part in words, f"{part!r} is not in {words!r}")
+    errors = run("journalctl", "--no-pager", "--unit=atrund.service", "--lines=3", "--output=cat", "--priority=err")
+    check("2 mistakes" in errors, f"no error, to the journal: {errors!r}")
     settings()
     run("systemctl", "start", "atrund.service")
     is_up()
@@ -279,6 +281,7 @@ def a_second_module() -> None:
 
 
 def removed() -> None:
+    run("systemctl", "enable", "atrund@roof.service")  # its links go with the purge
     run("dpkg", "--remove", "atrund")
     check(word("is-active", "atrund.service") == "inactive", "it runs on")
     check(SETTINGS.exists() and Path("/var/lib/atrund/ledger.db").exists(), "settings or state are gone")
