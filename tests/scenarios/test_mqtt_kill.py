@@ -112,7 +112,8 @@ def test_killed_at_any_step_a_request_runs_once_and_has_one_outcome(scene: Scene
         states.add(last[1])
     # Behind a packet that came, what other threads make of it meanwhile may be on disk already.
     assert states | {None} == {None, "recorded", "sent", "ended"}
-    assert 5 <= which < TRANSACTIONS_MAX - 1
+    # Recorded, sent, ended, acknowledged: what comes close together is written in one.
+    assert 4 <= which < TRANSACTIONS_MAX - 1
     scene.daemon.kill()
     in_order(scene.ear)
 
